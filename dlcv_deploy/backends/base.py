@@ -1,0 +1,65 @@
+"""What a backend is: it says what it can do here, compiles an ONNX graph, and loads what it compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import Ability, CompileOptions, Engine, TensorSpec
+
+Array = npt.NDArray[np.generic]
+
+
+class Session(Protocol):
+    """A loaded engine. Arrays it returns are owned by the caller; after ``close`` it refuses to run (SpecError)."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name for inputs by name, each with the batch axis first.
+
+        Raises:
+            SpecError: a missing or unknown input, a wrong dtype or shape, or a batch outside the profile.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Backend(Protocol):
+    """One module of this package, reached through ``backends.get(name)``."""
+
+    name: str
+
+    def ability(self) -> Ability:
+        """What can be done on this machine; cheap, and never raises."""
+        ...
+
+    def compile(self, onnx: bytes, options: CompileOptions) -> Engine:
+        """Compile a graph, in a child process.
+
+        Raises:
+            MissingBackend: the package, or the device it needs, is absent.
+            ToolError: the compiler refused, crashed, hung or returned nothing; names the node where it can.
+        """
+        ...
+
+    def load(self, engine: Engine) -> Session:
+        """Make an engine ready to run in this process.
+
+        Raises:
+            MissingBackend: it cannot run here.
+            ArtifactError: the engine is damaged, or belongs to another version.
+        """
+        ...

@@ -1,0 +1,213 @@
+"""The frozen values that pass between stages. None needs a machine, a device or a heavy package to exist."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from .errors import SpecError
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Dim:
+    """One axis length, in elements: fixed when ``lo == hi``, else free between them."""
+
+    lo: int
+    opt: int
+    hi: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.lo <= self.opt <= self.hi:
+            raise SpecError(
+                f"dimension {self.lo}:{self.opt}:{self.hi} is not ordered",
+                fix="write it as lo:opt:hi with 1 <= lo <= opt <= hi",
+            )
+
+
+BATCH = Dim(1, 10, 64)
+"""Batch sizes an engine takes: one image, ten crops, and room for throughput."""
+
+
+@dc.dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a graph or engine; ``shape`` leaves the batch axis, which comes first, out."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How a photograph becomes a network's input: RGB, a square canvas, crops of it, /255, minus mean, over std.
+
+    ``fit`` makes the canvas: "resize" scales the shorter side to ``canvas`` and cuts the centre square;
+    "pad" puts black pixels evenly around an image of ``size`` x ``size``. ``mean`` and ``std`` are RGB in [0, 1].
+    """
+
+    size: int
+    canvas: int
+    fit: Literal["resize", "pad"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.canvas:
+            raise SpecError(f"a crop of {self.size} pixels does not fit a canvas of {self.canvas}")
+        if not all(math.isfinite(v) for v in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise SpecError(
+                f"mean {self.mean} and std {self.std} do not normalize an image",
+                fix="give three numbers each, in [0, 1], std above 0: --mean .485,.456,.406 --std .229,.224,.225",
+            )
+
+
+@dc.dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """A network as ONNX: standard operators, dynamic batch, every tensor named by this tool.
+
+    ``onnx`` is a serialized ModelProto. ``weights_sha256`` names the PyTorch weights, whatever file they came from.
+    """
+
+    name: str
+    onnx: bytes = dc.field(repr=False)
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weights_sha256: str
+    precision: Precision = "fp32"
+
+
+@dc.dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """A node that keeps its precision, and why."""
+
+    node: str
+    op_type: str
+    reason: str
+
+
+@dc.dataclass(frozen=True, slots=True)
+class QuantizedModel:
+    """An INT8 graph (explicit symmetric Q/DQ), the nodes that compute in INT8, and those left alone."""
+
+    model: ExportedModel
+    quantized: tuple[str, ...]
+    left_alone: tuple[LeftAlone, ...]
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Ability:
+    """What a backend can do on this machine; ``no_compile`` and ``no_run`` say why it cannot, empty where it can."""
+
+    version: str
+    no_compile: str
+    no_run: str
+
+    @property
+    def can_compile(self) -> bool:
+        """Whether an engine can be built here."""
+        return not self.no_compile
+
+    @property
+    def can_run(self) -> bool:
+        """Whether an engine can be run here."""
+        return not self.no_run
+
+
+@dc.dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What a compiler may be told. ``sm`` are GPU architectures (89 for SM 8.9), empty for the backend's default."""
+
+    batch: Dim = BATCH
+    sm: tuple[int, ...] = ()
+    workspace_bytes: int = 1 << 30
+    timing_cache: str = ""
+    timeout_s: float = 1800.0
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Engine:
+    """What a backend compiled: its files as the vendor's own tools read them, and what it was compiled with.
+
+    ``target`` says for what in words ("CPU", "SM 8.6, 8.9"); ``notes`` are warnings worth keeping.
+    """
+
+    backend: str
+    target: str
+    version: str
+    files: Mapping[str, bytes] = dc.field(repr=False)
+    notes: tuple[str, ...] = ()
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Flip:
+    """An image that the candidate classifies otherwise than the reference; ``label`` is -1 where none is known."""
+
+    index: int
+    name: str
+    label: int
+    reference: int
+    candidate: int
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Leg:
+    """One candidate beside the reference, on the same pixels.
+
+    Accuracies are percent, ``None`` without labels. ``drop`` is reference minus candidate top-1 in points, with a
+    paired 95 % interval. ``logit_max_abs`` and ``logit_sqnr_db`` compare the logits before the softmax.
+    ``not_run`` says why the candidate could not be run here; every figure is then ``None``.
+    """
+
+    name: str
+    top1: float | None = None
+    top5: float | None = None
+    drop: float | None = None
+    drop_low: float | None = None
+    drop_high: float | None = None
+    agreement: float | None = None
+    flips: tuple[Flip, ...] = ()
+    logit_max_abs: float | None = None
+    logit_sqnr_db: float | None = None
+    not_run: str = ""
+
+
+@dc.dataclass(frozen=True, slots=True)
+class ParityReport:
+    """The reference's accuracy and every leg's, over ``images`` images with ``crops`` crops each."""
+
+    source: str
+    images: int
+    crops: int
+    labelled: bool
+    top1: float | None
+    top5: float | None
+    legs: tuple[Leg, ...]
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Latency:
+    """Wall-clock times of one session at one batch size, host to host; ``not_run`` says why there are none."""
+
+    name: str
+    batch: int
+    calls: int = 0
+    mean_ms: float | None = None
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    images_per_s: float | None = None
+    not_run: str = ""
+
+
+@dc.dataclass(frozen=True, slots=True)
+class LatencyReport:
+    """Sessions measured in turn within one run on one machine."""
+
+    machine: str
+    threads: int
+    rows: tuple[Latency, ...]
