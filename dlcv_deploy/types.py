@@ -211,3 +211,12 @@ class LatencyReport:
     machine: str
     threads: int
     rows: tuple[Latency, ...]
+
+
+@dc.dataclass(frozen=True, slots=True)
+class StageTime:
+    """How long a stage took, and whether its result was taken from an earlier run."""
+
+    name: str
+    seconds: float
+    reused: bool

@@ -1,0 +1,160 @@
+"""A bundle: one folder that holds an engine, the graph it was compiled from, and the proof that came with it.
+
+    NAME.dlcv/manifest.json      what it is, and the SHA-256 of every other file
+              model.onnx         the graph, at the precision asked for
+              <backend>/...      the engine files, as the vendor's own tools read them
+              labels.txt         one class a line
+              calibration.json   the table, for INT8
+              report.json, report.md
+
+A file that an engine shares with the bundle (ONNX Runtime runs ``model.onnx`` itself) is there once.
+"""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from .digest import sha256, sha256_file
+from .errors import ArtifactError, SpecError
+from .store import write_folder
+from .types import Engine, ExportedModel, Precision, Preprocess, TensorSpec
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+SUFFIX = ".dlcv"
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says of itself; ``weights`` is the choice that loads the PyTorch original again.
+
+    ``engines`` maps a backend to its target, version, notes and files (name for the vendor -> path in the bundle).
+    ``build_key`` names the inputs of the build: two bundles with one key hold the same thing.
+    """
+
+    model: str
+    precision: Precision
+    weights: str
+    weights_sha256: str
+    trained: bool
+    preprocess: Preprocess
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    classes: int
+    engines: Mapping[str, Mapping[str, Any]]
+    build_key: str
+    tool_version: str
+    schema: int = SCHEMA
+    files: Mapping[str, Mapping[str, Any]] = dc.field(default_factory=dict)
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose files were all found and are unaltered."""
+
+    path: Path
+    manifest: Manifest
+
+    def read(self, name: str) -> bytes:
+        """The content of one of its files."""
+        return (self.path / name).read_bytes()
+
+    def model(self) -> ExportedModel:
+        """The graph that the engines were compiled from."""
+        m = self.manifest
+        return ExportedModel(m.model, self.read("model.onnx"), m.inputs, m.outputs, m.weights_sha256, m.precision)
+
+    def engine(self, backend: str) -> Engine:
+        """The engine of one backend.
+
+        Raises:
+            SpecError: The bundle holds none for it.
+        """
+        if backend not in self.manifest.engines:
+            raise SpecError(
+                f"{self.path.name} holds no engine for {backend!r}",
+                fix=f"it holds {', '.join(self.manifest.engines)}",
+            )
+        entry = self.manifest.engines[backend]
+        files = {name: self.read(path) for name, path in entry["files"].items()}
+        return Engine(backend, entry["target"], entry["version"], files, tuple(entry["notes"]))
+
+
+def write(
+    path: Path, manifest: Manifest, engines: tuple[Engine, ...], files: Mapping[str, bytes], *, replace: bool
+) -> Bundle:
+    """Write a bundle under its final name, whole or not at all.
+
+    Args:
+        path: The folder to make.
+        manifest: Without ``engines`` and ``files``, which are filled in here.
+        engines: Their files go into a folder named after the backend.
+        files: The other files by name, ``model.onnx`` among them.
+        replace: Whether an existing folder may be replaced.
+
+    Raises:
+        ArtifactError: The folder exists, or cannot be written.
+    """
+    content = dict(files)
+    held = {sha256(data): name for name, data in files.items()}
+    entries: dict[str, dict[str, Any]] = {}
+    for engine in engines:
+        paths = {}
+        for name, data in engine.files.items():
+            paths[name] = held.setdefault(sha256(data), f"{engine.backend}/{name}")
+            content[paths[name]] = data
+        entries[engine.backend] = {
+            "target": engine.target,
+            "version": engine.version,
+            "notes": list(engine.notes),
+            "files": paths,
+        }
+    listing = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in sorted(content.items())}
+    manifest = dc.replace(manifest, engines=entries, files=listing)
+    text = json.dumps(dc.asdict(manifest), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_folder(path, {**content, MANIFEST: text.encode()}, replace=replace)
+    return Bundle(path, manifest)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read a bundle's manifest and check every file against it.
+
+    Raises:
+        ArtifactError: No bundle, a half-written or altered one, or one of another version.
+    """
+    again = "build it again with dlcv-deploy build --force"
+    if not path.exists():
+        raise ArtifactError(f"there is no bundle at {path}", fix="dlcv-deploy build MODEL -o PATH makes one")
+    if not (path / MANIFEST).is_file():
+        raise ArtifactError(f"{path} is no bundle: it has no {MANIFEST}", fix=f"name a folder made by build, {SUFFIX}")
+    try:
+        document = json.loads((path / MANIFEST).read_bytes())
+        manifest = _manifest(document)
+    except (ValueError, KeyError, TypeError) as e:
+        found = document.get("schema") if isinstance(e, KeyError | TypeError) and isinstance(document, dict) else None
+        what = f"has schema {found!r}, not {SCHEMA}" if found not in (None, SCHEMA) else f"is damaged ({e})"
+        raise ArtifactError(f"{path / MANIFEST} {what}", fix=again) from e
+    for name, entry in manifest.files.items():
+        file = path / name
+        if not file.resolve().is_relative_to(path.resolve()):
+            raise ArtifactError(f"{path / MANIFEST} names a file outside the bundle: {name}", fix=again)
+        if not file.is_file():
+            raise ArtifactError(f"{path} lacks {name}", fix=again)
+        if file.stat().st_size != entry["bytes"] or sha256_file(file) != entry["sha256"]:
+            raise ArtifactError(f"{file} was altered after the bundle was written", fix=again)
+    return Bundle(path, manifest)
+
+
+def _manifest(document: dict[str, Any]) -> Manifest:
+    if document["schema"] != SCHEMA:
+        raise KeyError("schema")
+    values = {field.name: document[field.name] for field in dc.fields(Manifest)}
+    pre = values["preprocess"]
+    values["preprocess"] = Preprocess(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])})
+    for side in ("inputs", "outputs"):
+        values[side] = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values[side])
+    return cast(Manifest, Manifest(**values))
