@@ -1,0 +1,48 @@
+# make demo   the main job on the bundled ResNet-20, from nothing to a report
+# make test   the tests
+# Both set up .venv first where that was not done.
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+EXTRAS := torch,onnxruntime,openvino,rtx,test
+DEMO := build/resnet20-int8.dlcv
+
+.PHONY: demo test slow setup lint types format clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PIP) --editable '.[$(EXTRAS)]'
+	touch $@
+
+demo: setup
+	$(BIN)/dlcv-deploy build resnet20 --int8 --target openvino --target tensorrt_rtx --output $(DEMO) --force
+
+test: setup
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+$(VENV)/.dev: $(VENV)/.ready
+	$(PIP) --editable '.[$(EXTRAS),dev]'
+	$(PIP) --no-deps tensorrt-stubs
+	touch $@
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# models/ and calibration/ are parts of the package once installed, so that is how they are checked
+types: $(VENV)/.dev
+	rm -rf build/typed
+	$(PIP) --no-deps --target build/typed .
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p dlcv_deploy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,267 @@
+"""The command line: one thin command a stage. stdout is the value, stderr is the talk."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import DeployError
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+BUNDLE = click.Path(path_type=Path, file_okay=False)
+
+
+class Triple(click.ParamType):
+    """Three numbers, as R,G,B."""
+
+    name = "R,G,B"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None  # noqa: ANN401
+    ) -> tuple[float, ...]:
+        """Read the numbers, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != 3:
+            self.fail(f"{value!r} is not three numbers; write it as .485,.456,.406", param, ctx)
+        return numbers
+
+
+class SmList(click.ParamType):
+    """GPU architectures, as 86,89,120."""
+
+    name = "LIST"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None  # noqa: ANN401
+    ) -> tuple[int, ...]:
+        """Read the numbers, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip().removeprefix("sm_").replace(".", "") for part in str(value).split(",")]
+        if not all(part.isdigit() for part in parts):
+            self.fail(f"{value!r} is not a list of architectures; write it as 86,89,120", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
+def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several click options as one decorator."""
+
+    def apply(function: Any) -> Any:  # noqa: ANN401
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the value as JSON.")
+weights_options = options(
+    click.option("--weights", help="FILE (.pth, .safetensors), or 'random'; else the catalogue's."),
+    click.option("--mean", type=Triple(), help="RGB mean in [0, 1], in place of the catalogue's."),
+    click.option("--std", type=Triple(), help="RGB standard deviation in [0, 1], in place of the catalogue's."),
+)
+calib_options = options(
+    click.option("--calib-count", default=128, show_default=True, help="Images to calibrate on."),
+    click.option("--method", help="max, percentile[:P], entropy or mse.", default="mse", show_default=True),
+    click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them."),
+)
+
+
+def say(line: str) -> None:
+    """Talk on stderr."""
+    click.echo(line, err=True)
+
+
+def show(value: object, text: str, *, as_json: bool) -> None:
+    """Print a value on stdout: as JSON for machines, as text for people."""
+    import json
+
+    click.echo(json.dumps(value, indent=2) if as_json else text)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="dlcv-deploy")
+def cli() -> None:
+    """Trained image classifiers to INT8, FP16 and FP32 engines, with measured parity and latency."""
+
+
+@cli.command()
+@click.argument("model")
+@weights_options
+@click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="Single precision (the default).")
+@click.option("--fp16", "precision", flag_value="fp16", help="Half precision, typed into the graph.")
+@click.option("--int8", "precision", flag_value="int8", help="8-bit integers, calibrated, as explicit Q/DQ.")
+@click.option("--calib", help="DIR, FILE.npz, TABLE.json, 'cifar10-train' or 'random'.")
+@calib_options
+@click.option("--data", help="Images to measure parity on: DIR, FILE.npz or 'cifar10'.")
+@click.option("--target", "targets", multiple=True, default=("auto",), show_default=True, help="Backend; repeatable.")
+@click.option("--sm", type=SmList(), default=(), help="GPU architectures for TensorRT-RTX, as 86,89,120.")
+@click.option("-o", "--output", type=BUNDLE, help="The bundle to write.  [default: MODEL-PRECISION.dlcv]")
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@as_json
+def build(as_json: bool, **request: Any) -> None:  # noqa: ANN401
+    """Take MODEL from PyTorch to engines in a bundle, with parity and latency measured."""
+    from .build import build as run
+    from .progress import terminal
+    from .report.document import to_json
+    from .report.terminal import table
+    from .spec import BuildSpec
+    from .store import Store, cache_dir
+
+    bundle, report = run(BuildSpec(**request), store=Store(cache_dir()), progress=terminal, say=say)
+    click.echo(to_json(report) if as_json else table(report))
+    say(f"bundle  {bundle.path}\nreport  {bundle.path / 'report.md'}")
+
+
+@cli.command()
+@click.argument("bundle", type=BUNDLE)
+@click.option("--data", required=True, help="DIR, FILE.npz or 'cifar10' (its 10,000 test images).")
+@click.option("--crops", type=click.Choice(["1", "10"]), default="10", show_default=True, help="Crops an image.")
+@click.option("--count", type=click.IntRange(1), help="A seeded choice of this many images.  [default: all]")
+@click.option("--max-drop", type=click.FloatRange(0), help="Exit with 1 where an engine loses more top-1 points.")
+@click.option("--weights", help="The PyTorch weights, where they have moved since the build.")
+@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
+@as_json
+def validate(bundle: Path, crops: str, max_drop: float | None, as_json: bool, **request: Any) -> None:  # noqa: ANN401
+    """Hold the engines of BUNDLE against the PyTorch original, on the same pixels."""
+    import dataclasses as dc
+
+    from .parity.gate import passes
+    from .progress import terminal
+    from .proof import validate as run
+    from .report.terminal import parity_table
+
+    report = run(bundle, crops=int(crops), gated=max_drop is not None, progress=terminal, **request)
+    ok = max_drop is None or passes(report, max_drop)
+    text = parity_table(report)
+    if max_drop is not None:
+        text += f"\n{'passed' if ok else 'FAILED'}: at most {max_drop:g} points of top-1 may be lost"
+    show({**dc.asdict(report), "passed": ok}, text, as_json=as_json)
+    if not ok:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("bundle", type=BUNDLE)
+@click.option("--weights", help="The PyTorch weights, where they have moved since the build.")
+@as_json
+def bench(bundle: Path, weights: str | None, as_json: bool) -> None:
+    """Time the engines of BUNDLE beside the PyTorch original, in one run."""
+    import dataclasses as dc
+
+    from .progress import terminal
+    from .proof import bench as run
+    from .report.terminal import latency_table
+
+    report = run(bundle, weights=weights, progress=terminal)
+    show(dc.asdict(report), latency_table(report), as_json=as_json)
+
+
+@cli.command()
+@click.argument("bundle", type=BUNDLE)
+@as_json
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Check the files of BUNDLE and say what is in it."""
+    import dataclasses as dc
+
+    from .bundle import open_bundle
+    from .describe import describe_bundle
+
+    opened = open_bundle(bundle)
+    show(dc.asdict(opened.manifest), describe_bundle(opened), as_json=as_json)
+
+
+@cli.command()
+@click.argument("model")
+@weights_options
+@click.option("--fp16", is_flag=True, help="Type half precision into the graph.")
+@click.option("-o", "--output", type=FILE, required=True, help="The ONNX file to write.")
+@as_json
+def export(as_json: bool, **request: Any) -> None:  # noqa: ANN401
+    """Export MODEL to ONNX, checked against PyTorch."""
+    from .build import export_file
+    from .store import Store, cache_dir
+
+    result = export_file(store=Store(cache_dir()), say=say, **request)
+    show(result, str(result["file"]), as_json=as_json)
+
+
+@cli.command()
+@click.argument("model")
+@weights_options
+@click.option("--calib", required=True, help="DIR, FILE.npz, 'cifar10-train' or 'random'.")
+@calib_options
+@click.option("-o", "--output", type=FILE, required=True, help="The table to write.")
+@as_json
+def calibrate(as_json: bool, **request: Any) -> None:  # noqa: ANN401
+    """Observe MODEL's activations on images and write the table of their ranges."""
+    from .build import calibrate_file
+    from .progress import terminal
+    from .store import Store, cache_dir
+
+    result = calibrate_file(store=Store(cache_dir()), progress=terminal, say=say, **request)
+    show(result, str(result["file"]), as_json=as_json)
+
+
+@cli.command()
+@as_json
+def models(as_json: bool) -> None:
+    """List the networks and their weights."""
+    from .describe import describe_models, models_value
+
+    show(models_value(), describe_models(), as_json=as_json)
+
+
+@cli.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """Say what is installed, what can compile, what can run, and why not."""
+    from .describe import describe_doctor, doctor_value
+
+    value = doctor_value()
+    show(value, describe_doctor(value), as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can mend are one message and an exit code."""
+    import errno
+
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        fail("interrupted; nothing was left half done", 130)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except DeployError as e:
+        log = getattr(e, "log", "")
+        fail(f"{log}\nerror: {e}" if log else f"error: {e}", e.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted; nothing was left half done", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        fail(f"error: {e}\n  fix: free space, or write elsewhere (-o; DLCV_CACHE and TMPDIR move the rest)", 5)
+
+
+def fail(message: str, code: int) -> None:
+    """Say why, and exit."""
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
