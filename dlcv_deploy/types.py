@@ -160,7 +160,8 @@ class Leg:
 
     Accuracies are percent, ``None`` without labels. ``drop`` is reference minus candidate top-1 in points, with a
     paired 95 % interval. ``logit_max_abs`` and ``logit_sqnr_db`` compare the logits before the softmax.
-    ``not_run`` says why the candidate could not be run here; every figure is then ``None``.
+    ``not_run`` says why the candidate could not be run here; every figure is then ``None``. ``non_finite`` counts the
+    images answered with NaN or infinity: wrong, flipped, and without a logit error (NaN).
     """
 
     name: str
@@ -174,11 +175,15 @@ class Leg:
     logit_max_abs: float | None = None
     logit_sqnr_db: float | None = None
     not_run: str = ""
+    non_finite: int = 0
 
 
 @dc.dataclass(frozen=True, slots=True)
 class ParityReport:
-    """The reference's accuracy and every leg's, over ``images`` images with ``crops`` crops each."""
+    """The reference's accuracy and every leg's, over ``images`` images with ``crops`` crops each.
+
+    ``non_finite`` counts the images that the reference itself answers with NaN or infinity.
+    """
 
     source: str
     images: int
@@ -187,6 +192,7 @@ class ParityReport:
     top1: float | None
     top5: float | None
     legs: tuple[Leg, ...]
+    non_finite: int = 0
 
 
 @dc.dataclass(frozen=True, slots=True)
