@@ -145,7 +145,10 @@ class Engine:
 
 @dc.dataclass(frozen=True, slots=True)
 class Flip:
-    """An image that the candidate classifies otherwise than the reference; ``label`` is -1 where none is known."""
+    """An image that the candidate classifies otherwise than the reference.
+
+    ``label`` is -1 where none is known; ``reference`` or ``candidate`` is -1 where it answered NaN or infinity.
+    """
 
     index: int
     name: str

@@ -1,0 +1,1 @@
+"""One report of a build, as JSON for machines and as Markdown and plain text for people."""

@@ -1,0 +1,238 @@
+"""Runs candidates beside the reference over a stream of images, on the same pixels, and counts."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SpecError, ToolError
+from ..progress import Progress, silent
+from ..types import BATCH, Flip, Leg, ParityReport, Preprocess
+from . import compare
+from .crops import COUNTS, canvas, to_input
+from .crops import crops as cut
+
+if TYPE_CHECKING:
+    from ..backends.base import Session
+
+T = TypeVar("T")
+
+
+class Samples(Protocol):
+    """Images to measure on, read one at a time; ``source`` says in words where they are from."""
+
+    @property
+    def source(self) -> str:
+        """Where the images are from, for people."""
+        ...
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """A class for each image, or ``None`` where they are not known."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, i: int) -> npt.NDArray[np.uint8]:
+        """Image ``i``: (H, W, 3), RGB. Called from one other thread."""
+        ...
+
+    def name(self, i: int) -> str:
+        """What to call image ``i`` in a report."""
+        ...
+
+
+def evaluate(
+    reference: Session,
+    candidates: Mapping[str, Session | str],
+    samples: Samples,
+    pre: Preprocess,
+    *,
+    crops: int = 10,
+    batch_images: int | None = None,
+    max_batch: int = BATCH.hi,
+    progress: Progress = silent,
+) -> ParityReport:
+    """Every candidate's answers held against the reference's, image by image.
+
+    An image's score is the mean of its crops' softmax, in float64; with one crop the logits themselves, which rank
+    alike and cannot underflow to ties. The first input and the first output of each session are used. Images are read
+    and cut in a thread while the sessions run, two batches at most at a time: memory grows with the flips found, not
+    with the images.
+
+    Args:
+        reference: The original.
+        candidates: By name, in the order of the report; a text in place of a session is why it could not be run.
+        samples: At least one image.
+        pre: The network's preprocessing.
+        crops: 1 or 10 crops an image.
+        batch_images: Images read at a time; by default as many as fill ``max_batch``.
+        max_batch: The most crops a session takes at once; more are run in pieces.
+        progress: Told of each image.
+
+    Raises:
+        SpecError: no images, labels that do not fit, or networks with different classes.
+        ToolError: a session that does not answer each crop with a row of logits.
+
+    Source: Krizhevsky, Sutskever, Hinton (2012), section 4.1 (ten crops, softmax averaged).
+    """
+    sessions = {name: session for name, session in candidates.items() if not isinstance(session, str)}
+    labels = _labels(samples, _classes(reference, sessions))
+    if crops not in COUNTS or max_batch < 1 or (batch_images is not None and batch_images < 1):
+        raise SpecError(f"cannot evaluate {crops} crops, {batch_images} images at a time, {max_batch} crops a run")
+    step = batch_images or max(1, max_batch // crops)
+    starts = range(0, len(samples), step)
+
+    def feed(start: int) -> npt.NDArray[np.float32]:
+        images = map(samples.image, range(start, min(start + step, len(samples))))
+        return to_input(np.concatenate([cut(canvas(image, pre), pre, crops) for image in images]), pre)
+
+    original, tallies = _Tally(), {name: _Tally() for name in sessions}
+    with progress("parity", len(samples)) as advance:
+        for start, x in zip(starts, _ahead(feed, starts), strict=True):
+            count = len(x) // crops
+            truth = None if labels is None else labels[start : start + count]
+            expected = _answer("the original", reference, x, crops, max_batch)
+            original.add(expected, expected, truth, start)
+            for name, session in sessions.items():
+                tallies[name].add(expected, _answer(name, session, x, crops, max_batch), truth, start)
+            advance(count)
+
+    legs = tuple(
+        Leg(name, not_run=candidate) if isinstance(candidate, str) else tallies[name].leg(name, samples, labels)
+        for name, candidate in candidates.items()
+    )
+    top1, top5 = original.accuracy(labels)
+    return ParityReport(
+        samples.source, len(samples), crops, labels is not None, top1, top5, legs, non_finite=original.non_finite
+    )
+
+
+@dc.dataclass(frozen=True, slots=True)
+class _Answers:
+    """One session's answers to one batch of images: logits (N, crops, K), scores (N, K), predictions (N,)."""
+
+    logits: compare.Scores
+    scores: compare.Scores
+    predictions: compare.Classes
+
+
+def _answer(name: str, session: Session, x: npt.NDArray[np.float32], crops: int, max_batch: int) -> _Answers:
+    source, target = session.inputs[0], session.outputs[0]
+    pieces = []
+    for start in range(0, len(x), max_batch):
+        piece = x[start : start + max_batch].astype(source.dtype, copy=False)
+        out = session.run({source.name: piece})[target.name]
+        if out.shape != (len(piece), *target.shape):
+            raise ToolError(f"{name}: output {target.name!r} has shape {out.shape} for a batch of {len(piece)}")
+        pieces.append(out.astype(np.float64))
+    logits = np.concatenate(pieces).reshape(len(x) // crops, crops, -1)
+    finite = compare.finite_rows(logits)[:, None]
+    scores = logits[:, 0] if crops == 1 else compare.softmax(logits).mean(1)
+    scores = np.where(finite, scores, np.nan)  # softmax turns -infinity into 0, which would pass for an answer
+    return _Answers(logits, scores, compare.predictions(scores))
+
+
+@dc.dataclass(slots=True)
+class _Tally:
+    """What is counted of one session; ``lost`` only the reference got right, ``gained`` only the session did."""
+
+    images: int = 0
+    top1: int = 0
+    top5: int = 0
+    lost: int = 0
+    gained: int = 0
+    non_finite: int = 0
+    error: compare.LogitError = dc.field(default_factory=compare.LogitError)
+    flips: list[tuple[int, int, int]] = dc.field(default_factory=list)
+
+    def add(self, expected: _Answers, found: _Answers, labels: compare.Classes | None, start: int) -> None:
+        """Count one batch, whose first image is number ``start``."""
+        self.images += len(found.predictions)
+        self.non_finite += int((found.predictions == compare.NONE).sum())
+        self.error = self.error.merge(compare.LogitError.of(expected.logits, found.logits))
+        for i in np.flatnonzero(compare.flipped(expected.predictions, found.predictions)):
+            self.flips.append((start + int(i), int(expected.predictions[i]), int(found.predictions[i])))
+        if labels is None:
+            return
+        before, after = (compare.hits(answers.scores, labels, 1) for answers in (expected, found))
+        self.top1 += int(after.sum())
+        self.top5 += int(compare.hits(found.scores, labels, 5).sum())
+        self.lost += int((before & ~after).sum())
+        self.gained += int((after & ~before).sum())
+
+    def accuracy(self, labels: compare.Classes | None) -> tuple[float | None, float | None]:
+        """Top-1 and top-5 in percent."""
+        if labels is None:
+            return None, None
+        return compare.percent(self.top1, self.images), compare.percent(self.top5, self.images)
+
+    def leg(self, name: str, samples: Samples, labels: compare.Classes | None) -> Leg:
+        """The report of all that was counted."""
+        top1, top5 = self.accuracy(labels)
+        drop, low, high = None, None, None
+        if labels is not None:
+            drop = compare.percent(self.lost - self.gained, self.images)
+            low, high = compare.paired_interval(self.lost, self.gained, self.images)
+        return Leg(
+            name,
+            top1,
+            top5,
+            drop,
+            low,
+            high,
+            agreement=compare.percent(self.images - len(self.flips), self.images),
+            flips=tuple(
+                Flip(i, samples.name(i), -1 if labels is None else int(labels[i]), expected, found)
+                for i, expected, found in self.flips
+            ),
+            logit_max_abs=self.error.max_abs,
+            logit_sqnr_db=self.error.sqnr_db,
+            non_finite=self.non_finite,
+        )
+
+
+def _classes(reference: Session, sessions: Mapping[str, Session]) -> int:
+    """How many classes the networks know."""
+    (classes, *more), others = reference.outputs[0].shape, {n: s.outputs[0].shape for n, s in sessions.items()}
+    if more:
+        raise SpecError(f"output {reference.outputs[0].name!r} is no row of logits: {reference.outputs[0].shape}")
+    for name, shape in others.items():
+        if shape != (classes,):
+            raise SpecError(
+                f"the original answers with {classes} classes, and {name} with shape {shape}",
+                fix="compare engines with the network they were built from",
+            )
+    return classes
+
+
+def _labels(samples: Samples, classes: int) -> compare.Classes | None:
+    if len(samples) < 1:
+        raise SpecError(f"no images to compare on ({samples.source})", fix="give at least one image")
+    labels = samples.labels
+    if labels is None:
+        return None
+    if labels.shape != (len(samples),):
+        raise SpecError(f"{samples.source}: {len(samples)} images, and labels of shape {labels.shape}")
+    if labels.min() < 0 or labels.max() >= classes:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise SpecError(
+            f"{samples.source}: a label is {wrong}, and the network's classes are 0 to {classes - 1}",
+            fix="give images labelled with this network's classes",
+        )
+    return labels
+
+
+def _ahead(make: Callable[[int], T], keys: Sequence[int]) -> Iterator[T]:
+    """``make`` of each key in order, the next one made in a thread while the last one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        later = pool.submit(make, keys[0])
+        for key in keys[1:]:
+            now, later = later.result(), pool.submit(make, key)
+            yield now
+        yield later.result()

@@ -1,0 +1,151 @@
+"""The report as Markdown: what an engineer shows to those who decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..types import ParityReport
+from . import words
+from .document import Report
+
+FLIPS_SHOWN = 20
+
+
+def markdown(report: Report) -> str:
+    """A page: what must not be overlooked, the result in a sentence for each engine, then every figure behind it."""
+    parts = [
+        f"# {_cell(report.model)}, {report.precision.upper()}",
+        *(f"> **WARNING. {_cell(banner)}**" for banner in words.banners(report)),
+        *(f"**{_cell(line)}**" for line in words.headlines(report)),
+        _bullets(f"Warning: {_cell(warning)}" for warning in report.warnings),
+        *_what(report),
+        *_parity(report.parity),
+        *_latency(report),
+        *_flips(report),
+        *_engines(report),
+        *_nodes(report),
+        *_stages(report),
+        *_environment(report),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what(report: Report) -> list[str]:
+    weights, pre, calibration = report.weights, report.preprocess, report.calibration
+    fit = "shorter side scaled to the canvas, centre square" if pre.fit == "resize" else "black around the image"
+    rows = [
+        ("weights", weights.source if weights.trained else f"{weights.source} (random, untrained)"),
+        ("weights' SHA-256", weights.sha256),
+        ("licence", weights.licence or words.ABSENT),
+        ("accuracy by their source", weights.accuracy or f"{words.ABSENT} (none given)"),
+        ("input", f"RGB, {pre.size} x {pre.size} pixels of a canvas of {pre.canvas} x {pre.canvas} ({fit})"),
+        ("mean, std", f"{_triple(pre.mean)}, {_triple(pre.std)} (of values in [0, 1])"),
+        ("precision", report.precision.upper()),
+    ]
+    if calibration is not None:
+        on = "random numbers" if calibration.random else f"{words.plural(calibration.images, 'image')}"
+        rows += [
+            ("calibration", f"{calibration.method}, on {on} ({calibration.source})"),
+            ("calibration table's SHA-256", calibration.table_sha256),
+        ]
+    else:
+        rows.append(("calibration", f"{words.ABSENT} ({report.precision.upper()} needs none)"))
+    return ["## What was built", _table(("", ""), rows, numeric=False)]
+
+
+def _parity(reports: Sequence[ParityReport]) -> list[str]:
+    parts = ["## Parity with the PyTorch original"]
+    for parity in reports:
+        parts += [
+            f"### {_cell(words.parity_title(parity))}",
+            words.parity_note(parity),
+            _table(words.PARITY_HEAD, words.parity_rows(parity)),
+        ]
+    note = (
+        "The same pixels went through all. Drop is the original's top-1 minus the candidate's, in points, with Tango's"
+        " paired 95 % interval (Statistics in Medicine 17, 1998). Flips are images that got another class than from the"
+        " original. max |d| and SQNR compare logits."
+    )
+    return [*parts, note if reports else f"{words.ABSENT} (not measured: no images were given)"]
+
+
+def _latency(report: Report) -> list[str]:
+    title = "## Latency"
+    if report.latency is None:
+        return [title, f"{words.ABSENT} (not measured)"]
+    table = _table(words.LATENCY_HEAD, words.latency_rows(report.latency))
+    return [title, table, _cell(words.latency_note(report.latency))]
+
+
+def _flips(report: Report) -> list[str]:
+    parts: list[str] = []
+    for engine in report.engines:
+        found = words.evidence(report, engine)
+        if found is None or not found[1].flips:
+            continue
+        parity, leg = found
+        shown = leg.flips[:FLIPS_SHOWN]
+        parts += [
+            f"### {_cell(leg.name)} on {_cell(words.parity_title(parity))}",
+            _table(("number", "image", "label", "original", "engine"), map(words.flip_row, shown), numeric=False),
+        ]
+        if len(leg.flips) > len(shown):
+            parts.append(f"The first {len(shown)} of {len(leg.flips):,}; all are in `report.json`.")
+    return ["## Flipped images", *parts] if parts else []
+
+
+def _engines(report: Report) -> list[str]:
+    rows, notes = [], []
+    for engine in report.engines:
+        notes += [f"{_cell(engine.backend)}: {_cell(note)}" for note in engine.notes]
+        for file in engine.files:
+            name, digest = file.name, file.sha256
+            rows.append((engine.backend, engine.version, engine.target, name, words.size(file.size_bytes), digest))
+    head = ("backend", "version", "target", "file", "size", "SHA-256")
+    table = _table(head, rows, numeric=False) if rows else f"{words.ABSENT} (none was compiled)"
+    return ["## Engines", table, _bullets(notes)]
+
+
+def _nodes(report: Report) -> list[str]:
+    if report.precision != "int8":
+        return []
+    count = f"{words.plural(len(report.quantized), 'node')} compute in INT8, {len(report.left_alone):,} left alone."
+    rows = [(node.node, node.op_type, node.reason) for node in report.left_alone]
+    return ["## Nodes", count, _table(("node", "operator", "left alone because"), rows, numeric=False) if rows else ""]
+
+
+def _stages(report: Report) -> list[str]:
+    rows = [(stage.name, "reused" if stage.reused else words.number(stage.seconds, 1)) for stage in report.stages]
+    peak = words.size(report.peak_memory_bytes)
+    memory = f"Peak memory: {peak}{'' if report.peak_memory_bytes is not None else ' (not measured)'}."
+    return ["## Stages", _table(("stage", "seconds"), rows) if rows else "", memory]
+
+
+def _environment(report: Report) -> list[str]:
+    where = report.environment
+    packages = ", ".join(f"{name} {version}" for name, version in where.packages.items())
+    lines = [f"dlcv-deploy {report.tool_version}, {report.created}", f"Python {where.python}, {where.os}", packages]
+    return ["## Environment", _bullets(_cell(line) for line in lines if line)]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = True) -> str:
+    """A table; figures to the right of the first column. Short rows are filled up with "-"."""
+    rule = [":--", *("--:" if numeric else ":--" for _ in head[1:])]
+    full = ([*row, *(words.ABSENT for _ in range(len(head) - len(row)))] for row in rows)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *([*map(_cell, row)] for row in full)))
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _triple(values: tuple[float, float, float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break a table or start markup, on one line."""
+    text = " ".join(text.split())
+    for mark in ("\\", "`", "*", "|", "<", "["):
+        text = text.replace(mark, "\\" + mark)
+    return text
