@@ -1,0 +1,1 @@
+"""Passes from an ONNX graph to another: pure, deterministic, none changes its argument."""

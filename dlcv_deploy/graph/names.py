@@ -1,0 +1,177 @@
+"""Names that follow from a network's structure alone, and a digest of that structure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from .. import __version__
+from ..digest import digest
+from ..errors import SpecError
+from .index import FLOATS, index, initializer, is_op, opset, order, schema, unused
+
+_ROLES = {
+    "Conv": ("input", "weight", "bias"),
+    "Gemm": ("input", "weight", "bias"),
+    "MatMul": ("weight", "weight"),
+}
+"""What the initializers of these are called; those of other operators are called as in the ONNX standard."""
+
+
+def name(model: ModelProto, *, inputs: Sequence[str] = ("input",), outputs: Sequence[str] = ("logits",)) -> ModelProto:
+    """The same network with names that depend on its structure alone: equal networks become equal bytes.
+
+    Nodes are put in the order of ``index.order`` and counted by operator: node ``conv_3``, its output ``conv_3_out``,
+    its initializers ``conv_3_weight`` and ``conv_3_bias``. Symbols of free axes become ``batch``, ``axis_2`` ... in
+    order of appearance. Attributes at their default, value_info, documentation and metadata go, and so do nodes and
+    initializers that no output depends on. An integer constant that several nodes read is written for each of them.
+
+    Raises:
+        SpecError: A graph that no pass understands, or with another number of inputs or outputs; a given name that
+            is also a generated one; an output that no node computes.
+    """
+    at = index(model.graph)
+    fed = [i for i in model.graph.input if i.name not in at.initializers]
+    returned = list(model.graph.output)
+    _check_count("input", [i.name for i in fed], inputs)
+    _check_count("output", [o.name for o in returned], outputs)
+    for value in returned:
+        if value.name not in at.producer:
+            raise SpecError(f"output {value.name!r} is not computed by a node", fix="return what the network computes")
+
+    nodes = order(model.graph)
+    names = dict(zip((i.name for i in fed), inputs, strict=True))
+    names |= dict(zip((o.name for o in returned), outputs, strict=True))
+    versions = {o.domain: o.version for o in model.opset_import} | {"": opset(model)}
+    opsets = [helper.make_opsetid(d, versions[d]) for d in sorted({_domain(node) for node in nodes})]
+    written = _Written(names, at.initializers, versions)
+    for node in nodes:
+        written.add(node)
+    symbols: dict[str, str] = {}
+    new = ModelProto(
+        ir_version=helper.find_min_ir_version_for(opsets, ignore_unknown=True),
+        opset_import=opsets,
+        producer_name="dlcv-deploy",
+        producer_version=__version__,
+    )
+    new.graph.name = "network"
+    new.graph.input.extend(_value(i, names[i.name], symbols) for i in fed)
+    new.graph.output.extend(_value(o, names[o.name], symbols) for o in returned)
+    new.graph.node.extend(written.nodes)
+    new.graph.initializer.extend(written.initializers.values())
+    return new
+
+
+def signature(model: ModelProto) -> str:
+    """SHA-256 of a network's structure, for what holds whatever its weights are, such as a calibration table.
+
+    Operators, attributes, connections, types and shapes count, and the values of integer constants (shapes, axes,
+    paddings). Names, and the values of floating-point initializers, do not.
+    """
+    at = index(model.graph)
+    fed = [i for i in model.graph.input if i.name not in at.initializers]
+    inputs = [f"input_{n}" for n in range(1, len(fed) + 1)]
+    outputs = [f"output_{n}" for n in range(1, len(model.graph.output) + 1)]
+    plain = name(model, inputs=inputs, outputs=outputs)
+    plain.ClearField("producer_version")
+    plain.ClearField("ir_version")
+    for tensor in plain.graph.initializer:
+        if tensor.data_type in FLOATS:
+            tensor.ClearField("raw_data")
+    return digest(graph=plain.SerializeToString(deterministic=True))
+
+
+class _Written:
+    """Nodes and initializers under their new names, in the order they were added."""
+
+    def __init__(self, names: dict[str, str], values: Mapping[str, TensorProto], versions: dict[str, int]) -> None:
+        self.nodes: list[NodeProto] = []
+        self.initializers: dict[str, TensorProto] = {}
+        self._names, self._values, self._versions = names, values, versions
+        self._count: Counter[str] = Counter()
+        self._given = frozenset(names.values())
+
+    def add(self, node: NodeProto) -> None:
+        """Name a node and its outputs; its inputs have been named before."""
+        op = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.op_type).lower()
+        self._count[op] += 1
+        new = NodeProto(op_type=node.op_type, domain=_domain(node), name=f"{op}_{self._count[op]}")
+        new.input.extend(self._input(node, position, new.name) for position in range(len(node.input)))
+        for position, tensor in enumerate(node.output):
+            if tensor and tensor not in self._names:
+                self._names[tensor] = self._own(f"{new.name}_out" + (f"_{position + 1}" if position else ""))
+            new.output.append(self._names[tensor] if tensor else "")
+        new.attribute.extend(_attributes(node, self._versions[_domain(node)]))
+        self.nodes.append(new)
+
+    def _input(self, node: NodeProto, position: int, node_name: str) -> str:
+        tensor = node.input[position]
+        value = self._values.get(tensor)
+        if not tensor or value is None:
+            return self._names[tensor] if tensor else ""
+        if tensor in self._names:
+            return self._names[tensor]
+        role = _role(node, position, self._versions[_domain(node)])
+        new = unused(self._own(f"{node_name}_{role}"), self.initializers.keys())
+        self.initializers[new] = initializer(new, numpy_helper.to_array(value))
+        if value.data_type in FLOATS:
+            self._names[tensor] = new
+        return new
+
+    def _own(self, generated: str) -> str:
+        if generated in self._given:
+            raise SpecError(f"{generated!r} is the name of another tensor", fix="give inputs and outputs other names")
+        return generated
+
+
+def _domain(node: NodeProto) -> str:
+    return "" if is_op(node, node.op_type) else node.domain
+
+
+def _check_count(what: str, have: Sequence[str], names: Sequence[str]) -> None:
+    if len(have) != len(names) or len(set(names)) != len(names) or len(set(have)) != len(have):
+        raise SpecError(
+            f"the graph has the {what}s {', '.join(have) or '(none)'}; they cannot be called {', '.join(names)}",
+            fix=f"give one name for each {what}, each once",
+        )
+
+
+def _role(node: NodeProto, position: int, version: int) -> str:
+    if node.op_type in _ROLES:
+        return _ROLES[node.op_type][position]
+    known = schema(node, version)
+    if known is None or position >= len(known.inputs):
+        return f"input_{position + 1}"
+    return known.inputs[position].name.lower()
+
+
+def _attributes(node: NodeProto, version: int) -> list[AttributeProto]:
+    known = schema(node, version)
+    defaults = {} if known is None else {n: a.default_value for n, a in known.attributes.items()}
+    result = []
+    for old in sorted(node.attribute, key=lambda a: a.name):
+        default = defaults.get(old.name)
+        value = helper.get_attribute_value(old)
+        if default is not None and default.type == old.type and helper.get_attribute_value(default) == value:
+            continue
+        new = AttributeProto()
+        new.CopyFrom(old)
+        new.ClearField("doc_string")
+        if new.type == AttributeProto.TENSOR:
+            new.t.CopyFrom(initializer("", numpy_helper.to_array(old.t)))
+        result.append(new)
+    return result
+
+
+def _value(old: ValueInfoProto, new_name: str, symbols: dict[str, str]) -> ValueInfoProto:
+    axes: list[int | str | None] = []
+    for at, axis in enumerate(old.type.tensor_type.shape.dim):
+        if axis.HasField("dim_param"):
+            first = "batch" if not symbols and at == 0 else f"axis_{len(symbols) + 1}"
+            axes.append(symbols.setdefault(axis.dim_param, first))
+        else:
+            axes.append(axis.dim_value if axis.HasField("dim_value") else None)
+    return helper.make_tensor_value_info(new_name, old.type.tensor_type.elem_type, axes)
