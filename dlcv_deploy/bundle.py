@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from .atomic import write_folder
 from .digest import sha256, sha256_file
 from .errors import ArtifactError, SpecError
-from .store import write_folder
 from .types import Engine, ExportedModel, Precision, Preprocess, TensorSpec
 
 SCHEMA = 1

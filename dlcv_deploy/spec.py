@@ -45,9 +45,7 @@ class BuildSpec:
         if self.calib_count < 1:
             raise SpecError(f"cannot calibrate on {self.calib_count} images", fix="--calib-count 1 or more")
         if self.sm and not {"tensorrt", "tensorrt_rtx"} & set(self.targets):
-            raise SpecError(
-                "--sm chooses GPU architectures, and no target is a GPU's", fix="add --target tensorrt_rtx"
-            )
+            raise SpecError("--sm chooses GPU architectures, and no target is a GPU's", fix="add --target tensorrt_rtx")
 
     def preprocess(self, default: Preprocess) -> Preprocess:
         """The catalogue's preprocessing with ``mean`` and ``std`` in their place, where they are given."""
@@ -60,7 +58,7 @@ class BuildSpec:
 
 def nearest(what: str, name: str, known: tuple[str, ...]) -> SpecError:
     """The error for an unknown name, with the names that look like it."""
-    near = difflib.get_close_matches(name, known, 3, 0.5)
+    near = difflib.get_close_matches(name, known, 3, 0.6)
     return SpecError(
         f"no {what} {name!r}", fix=f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(known)}"
     )

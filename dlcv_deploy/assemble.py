@@ -1,0 +1,148 @@
+"""Puts what a build made into a report and a bundle."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import datetime as dt
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .bundle import Bundle, Manifest, write
+from .digest import digest, sha256
+from .report import document
+from .report.markdown import markdown
+from .sources import Sources
+from .spec import BuildSpec
+from .stages import code_version
+from .subject import Subject
+from .types import Engine, ExportedModel, LatencyReport, LeftAlone, ParityReport, StageTime
+
+if TYPE_CHECKING:
+    from .calibration.table import CalibrationTable
+
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Lowered:
+    """The graph at the precision asked for, and what was and was not changed in it."""
+
+    model: ExportedModel
+    quantized: tuple[str, ...] = ()
+    left_alone: tuple[LeftAlone, ...] = ()
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Made:
+    """All that the stages of a build made, in their order."""
+
+    subject: Subject
+    sources: Sources
+    table: CalibrationTable | None
+    lowered: Lowered
+    engines: tuple[Engine, ...]
+    parity: tuple[ParityReport, ...]
+    latency: LatencyReport
+    times: tuple[StageTime, ...]
+
+
+def build_key(spec: BuildSpec, subject: Subject, sources: Sources, targets: tuple[str, ...]) -> str:
+    """Digest of all that a bundle follows from, apart from how fast this machine is."""
+    return digest(
+        code=code_version(),
+        network=dc.asdict(subject.network),
+        weights=subject.weights.weights_sha256,
+        preprocess=subject.preprocess,
+        precision=spec.precision,
+        method=spec.method,
+        calibration=None if sources.calibration is None else sources.calibration.sha256(),
+        table=None if sources.table is None else sources.table.to_json(),
+        parity=[(crops, samples.sha256()) for crops, samples in sources.parity],
+        targets=targets,
+        sm=spec.sm,
+        packages=dict(document.environment(PACKAGES).packages),
+    )
+
+
+def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Report]:
+    """Write the bundle, its report within it.
+
+    Raises:
+        ArtifactError: It cannot be written.
+    """
+    model, weights = made.lowered.model, made.subject.weights
+    manifest = Manifest(
+        model=model.name,
+        precision=model.precision,
+        weights=_choice(spec.weights),
+        weights_sha256=weights.weights_sha256,
+        trained=weights.trained,
+        preprocess=made.subject.preprocess,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        classes=made.subject.network.classes,
+        engines={},
+        build_key=key,
+        tool_version=__version__,
+    )
+    report = _report(made)
+    files = {
+        "model.onnx": model.onnx,
+        "labels.txt": "".join(f"{name}\n" for name in made.subject.classes).encode(),
+        "report.json": document.to_json(report).encode(),
+        "report.md": markdown(report).encode(),
+    }
+    if made.table is not None:
+        files["calibration.json"] = made.table.to_json().encode()
+    return write(spec.path(), manifest, made.engines, files, replace=spec.force), report
+
+
+def _choice(weights: str | None) -> str:
+    """The weights' file so that it is found from anywhere; "random" and the catalogue's ("") as they are."""
+    if weights is None or weights == "random":
+        return weights or ""
+    return str(Path(weights).resolve())
+
+
+def _report(made: Made) -> document.Report:
+    weights, table, samples = made.subject.weights, made.table, made.sources.calibration
+    calibration = None
+    if table is not None:
+        calibration = document.Calibration(
+            table.method, table.samples, table.images, table.random, sha256(table.to_json().encode())
+        )
+    skipped = {name for s in (samples, *(s for _, s in made.sources.parity)) if s is not None for name in s.skipped}
+    return document.Report(
+        tool_version=__version__,
+        created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        model=made.lowered.model.name,
+        weights=document.Weights(
+            weights.source, weights.weights_sha256, weights.licence, weights.accuracy, weights.trained
+        ),
+        preprocess=made.subject.preprocess,
+        precision=made.lowered.model.precision,
+        calibration=calibration,
+        quantized=made.lowered.quantized,
+        left_alone=made.lowered.left_alone,
+        engines=tuple(_engine(engine) for engine in made.engines),
+        stages=made.times,
+        peak_memory_bytes=peak_memory_bytes(),
+        parity=made.parity,
+        latency=made.latency,
+        environment=document.environment(PACKAGES),
+        warnings=tuple(f"{name} could not be read and was left out" for name in sorted(skipped)),
+    )
+
+
+def _engine(engine: Engine) -> document.CompiledEngine:
+    files = tuple(document.File(name, len(data), sha256(data)) for name, data in engine.files.items())
+    return document.CompiledEngine(engine.backend, engine.target, engine.version, files, engine.notes)
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held, and the most that one of its children has, together."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

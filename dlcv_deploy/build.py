@@ -1,0 +1,284 @@
+"""The whole path: weights, export, calibrate, quantize, compile, parity, latency, bundle."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from . import backends
+from .assemble import PACKAGES, Lowered, Made, assemble, build_key
+from .atomic import write_whole
+from .bundle import MANIFEST, Bundle, open_bundle
+from .digest import sha256
+from .errors import ArtifactError, MissingBackend
+from .latency import cores, machine
+from .progress import Progress, silent
+from .proof import legs, loaded, timed
+from .report import document
+from .sources import Sources, open_calibration
+from .spec import BuildSpec
+from .stages import Stages
+from .store import Store
+from .subject import Subject
+from .types import CompileOptions, Engine, ExportedModel, LatencyReport, LeftAlone, ParityReport
+
+if TYPE_CHECKING:
+    from .calibration.table import CalibrationTable
+    from .report.document import Report
+
+Say = Callable[[str], None]
+ABOUT = "about.json"
+"""Beside an engine's files in the store: what it was compiled for, and with."""
+
+
+def build(
+    spec: BuildSpec, *, store: Store, progress: Progress = silent, say: Say = lambda line: None
+) -> tuple[Bundle, Report]:
+    """Build a bundle as asked, taking from the store every stage that was run on the same inputs before.
+
+    Raises:
+        SpecError: The request is wrong.
+        MissingBackend: A target cannot compile here.
+        ToolError: A stage's tool refused.
+        ArtifactError: Weights, images, table or bundle are damaged, or belong to something else.
+    """
+    targets = compilers(spec.targets)
+    check_free(spec)
+    subject = Subject.load(spec, progress)
+    sources = sources_of(spec, subject, progress)
+    key = build_key(spec, subject, sources, targets)
+    if (kept := up_to_date(spec, key)) is not None:
+        say(f"{spec.path()} is up to date: every stage is reused")
+        return kept
+    stages = Stages(store, say)
+    exported = subject.exported(stages)
+    table = table_of(subject, sources, exported, spec, stages, progress)
+    lowered = lower(exported, spec, table, stages)
+    engines = tuple(_compile(name, lowered.model, CompileOptions(sm=spec.sm), stages) for name in targets)
+    parity = _parity(subject, exported, lowered.model, engines, sources, stages, progress)
+    latency = _latency(subject, lowered.model, engines, stages, progress)
+    made = Made(subject, sources, table, lowered, engines, parity, latency, tuple(stages.times))
+    return assemble(spec, made, key)
+
+
+def export_file(
+    *,
+    model: str,
+    output: Path,
+    fp16: bool,
+    store: Store,
+    say: Say = lambda line: None,
+    **request: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    """Export a network to an ONNX file; returns what was written, for ``--json``."""
+    spec = BuildSpec(model, "fp16" if fp16 else "fp32", **request)
+    stages = Stages(store, say)
+    lowered = lower(Subject.load(spec).exported(stages), spec, None, stages).model
+    write_whole(output, lowered.onnx)
+    return {
+        "file": str(output),
+        "sha256": sha256(lowered.onnx),
+        "precision": lowered.precision,
+        "inputs": [dc.asdict(t) for t in lowered.inputs],
+        "outputs": [dc.asdict(t) for t in lowered.outputs],
+        "weights_sha256": lowered.weights_sha256,
+    }
+
+
+def calibrate_file(
+    *,
+    model: str,
+    output: Path,
+    store: Store,
+    progress: Progress = silent,
+    say: Say = lambda line: None,
+    **request: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    """Calibrate a network and write its table to a file; returns what was written, for ``--json``."""
+    spec = BuildSpec(model, "int8", **request)
+    subject = Subject.load(spec, progress)
+    samples = open_calibration(spec, subject.preprocess, spec.calib_count, subject.classes, progress)
+    stages = Stages(store, say)
+    table = subject.calibrated(subject.exported(stages), samples, spec.method, stages, progress)
+    write_whole(output, table.to_json().encode())
+    return {"file": str(output), "method": table.method, "images": table.images, "tensors": len(table.amax)}
+
+
+def compilers(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The backends to compile with, each once; "auto" is the best one here.
+
+    Raises:
+        SpecError: There is no such backend.
+        MissingBackend: One cannot compile on this machine.
+    """
+    names = tuple(dict.fromkeys(backends.auto() if name == "auto" else name for name in asked))
+    for name in names:
+        if reason := backends.get(name).ability().no_compile:
+            raise MissingBackend(f"{name} cannot compile here: {reason}", fix="dlcv-deploy doctor says what can")
+    return names
+
+
+def check_free(spec: BuildSpec) -> None:
+    """Refuse, before any work, an output that can never be written.
+
+    Raises:
+        ArtifactError: Something else than a bundle is there, or the folder above is missing.
+    """
+    path = spec.path()
+    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise ArtifactError(f"{path} exists and is no bundle", fix="name another output with -o, or remove it")
+
+
+def up_to_date(spec: BuildSpec, key: str) -> tuple[Bundle, Report] | None:
+    """The bundle that is there already, if it was built from the same inputs.
+
+    Raises:
+        ArtifactError: It was built from others, or is damaged, and may not be replaced.
+    """
+    path = spec.path()
+    if spec.force or not (path / MANIFEST).is_file():
+        return None
+    bundle = open_bundle(path)
+    if bundle.manifest.build_key != key:
+        raise ArtifactError(
+            f"{path} exists, and was built from other inputs", fix="--force replaces it, -o names another output"
+        )
+    return bundle, document.from_json(bundle.read("report.json").decode())
+
+
+def sources_of(spec: BuildSpec, subject: Subject, progress: Progress) -> Sources:
+    """The images of a build."""
+    return Sources.open(
+        spec,
+        subject.preprocess,
+        weights_sha256=subject.weights.weights_sha256,
+        classes=subject.classes,
+        progress=progress,
+    )
+
+
+def table_of(
+    subject: Subject, sources: Sources, model: ExportedModel, spec: BuildSpec, stages: Stages, progress: Progress
+) -> CalibrationTable | None:
+    """The calibration table of an INT8 build: the one at hand, else one measured now."""
+    if sources.table is not None:
+        subject.check_table(sources.table, model)
+        return sources.table
+    if sources.calibration is None:
+        return None
+    return subject.calibrated(model, sources.calibration, spec.method, stages, progress)
+
+
+def lower(model: ExportedModel, spec: BuildSpec, table: CalibrationTable | None, stages: Stages) -> Lowered:
+    """The exported graph at the precision asked for."""
+    if spec.precision == "fp32":
+        return Lowered(model)
+    amax = {} if table is None else dict(table.amax)
+
+    def make() -> dict[str, bytes]:
+        lowered = _half(model) if spec.precision == "fp16" else _quantized(model, amax)
+        notes = {"quantized": lowered.quantized, "left_alone": document.plain(lowered.left_alone)}
+        return {"model.onnx": lowered.model.onnx, "notes.json": json.dumps(notes).encode()}
+
+    name = "half" if spec.precision == "fp16" else "quantize"
+    files = stages.run(name, make, onnx=model.onnx, amax=amax)
+    notes = json.loads(files["notes.json"])
+    return Lowered(
+        dc.replace(model, onnx=files["model.onnx"], precision=spec.precision),
+        tuple(notes["quantized"]),
+        tuple(LeftAlone(**entry) for entry in notes["left_alone"]),
+    )
+
+
+def _half(model: ExportedModel) -> Lowered:
+    from onnx import load_model_from_string
+
+    from .graph.half import to_half
+
+    proto, left_alone = to_half(load_model_from_string(model.onnx))
+    return Lowered(dc.replace(model, onnx=proto.SerializeToString(deterministic=True)), (), left_alone)
+
+
+def _quantized(model: ExportedModel, amax: dict[str, float]) -> Lowered:
+    from .graph.qdq import quantize
+
+    result = quantize(model, amax)
+    return Lowered(result.model, result.quantized, result.left_alone)
+
+
+def _compile(name: str, model: ExportedModel, options: CompileOptions, stages: Stages) -> Engine:
+    backend = backends.get(name)
+
+    def make() -> dict[str, bytes]:
+        engine = backend.compile(model.onnx, options)
+        about = {"target": engine.target, "version": engine.version, "notes": engine.notes}
+        return {**engine.files, ABOUT: json.dumps(about).encode()}
+
+    version = backend.ability().version
+    files = dict(stages.run(f"compile {name}", make, onnx=model.onnx, version=version, options=options))
+    about = json.loads(files.pop(ABOUT))
+    return Engine(name, about["target"], about["version"], files, tuple(about["notes"]))
+
+
+def _parity(
+    subject: Subject,
+    exported: ExportedModel,
+    model: ExportedModel,
+    engines: tuple[Engine, ...],
+    sources: Sources,
+    stages: Stages,
+    progress: Progress,
+) -> tuple[ParityReport, ...]:
+    from .parity.evaluate import evaluate
+
+    graphs = {"fp32 graph": exported.onnx}
+    if model.precision != "fp32":
+        graphs[f"{model.precision} graph"] = model.onnx
+
+    def make() -> dict[str, bytes]:
+        with subject.reference(model) as reference, legs(engines, graphs, model.precision) as candidates:
+            reports = [
+                evaluate(reference, candidates, samples, subject.preprocess, crops=crops, progress=progress)
+                for crops, samples in sources.parity
+            ]
+        return {"parity.json": json.dumps(document.plain(reports)).encode()}
+
+    files = stages.run(
+        "parity",
+        make,
+        graphs={name: sha256(data) for name, data in graphs.items()},
+        engines=_identity(engines),
+        weights=model.weights_sha256,
+        preprocess=subject.preprocess,
+        samples=[(crops, samples.source, samples.sha256()) for crops, samples in sources.parity],
+        machine=_machine(),
+    )
+    return tuple(document.read(ParityReport, value, "parity") for value in json.loads(files["parity.json"]))
+
+
+def _latency(
+    subject: Subject, model: ExportedModel, engines: tuple[Engine, ...], stages: Stages, progress: Progress
+) -> LatencyReport:
+    def make() -> dict[str, bytes]:
+        with subject.reference(model) as reference, loaded(engines, model.precision) as sessions:
+            report = timed(reference, sessions, subject.preprocess, progress=progress)
+        return {"latency.json": json.dumps(document.plain(report)).encode()}
+
+    files = stages.run("latency", make, engines=_identity(engines), weights=model.weights_sha256, machine=_machine())
+    return cast(LatencyReport, document.read(LatencyReport, json.loads(files["latency.json"]), "latency"))
+
+
+def _identity(engines: tuple[Engine, ...]) -> list[object]:
+    """All that names these engines, and whether they run here."""
+    return [
+        [e.backend, e.version, backends.get(e.backend).ability().no_run, {n: sha256(d) for n, d in e.files.items()}]
+        for e in engines
+    ]
+
+
+def _machine() -> list[object]:
+    """What a measurement depends on besides its inputs: the processor, its cores, and the packages at work."""
+    return [machine(), cores(), dc.asdict(document.environment(PACKAGES))]

@@ -1,0 +1,116 @@
+"""What is here, in values for machines and words for people: networks, a bundle's content, this machine's abilities."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import platform
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from . import __version__, backends
+from .bundle import Bundle
+from .store import cache_dir
+
+
+def models_value() -> list[dict[str, Any]]:
+    """The catalogue: each network with the weights on offer for it."""
+    from .models.catalogue import NETWORKS, WEIGHT_SETS
+
+    found = []
+    for network in NETWORKS.values():
+        weights = WEIGHT_SETS.get(network.name)
+        entry = dc.asdict(network)
+        entry["weights"] = None if weights is None else {**dc.asdict(weights), "bundled": weights.bundled}
+        found.append(entry)
+    return found
+
+
+def describe_models(networks: Sequence[dict[str, Any]]) -> str:
+    """The catalogue as a table."""
+    rows = [("model", "input", "classes", "weights", "top-1 %", "licence")]
+    for network in networks:
+        weights, side = network["weights"], network["preprocess"]["size"]
+        about = ("--weights FILE or random", "-", "-")
+        if weights is not None:
+            top1 = "-" if weights["top1"] is None else f"{weights['top1']:.2f}"
+            about = ("bundled" if weights["bundled"] else weights["source"], top1, weights["licence"])
+        rows.append((network["name"], f"{side}x{side}", str(network["classes"]), *about))
+    return columns(rows)
+
+
+def describe_bundle(bundle: Bundle) -> str:
+    """What a bundle holds; its files have been checked already."""
+    from collections import Counter
+
+    from onnx import load_model_from_string
+
+    m = bundle.manifest
+    ops = Counter(node.op_type for node in load_model_from_string(bundle.read("model.onnx")).graph.node)
+    pre = m.preprocess
+    rows = [
+        ("model", f"{m.model}, {m.precision}, {m.classes} classes"),
+        ("weights", f"{m.weights or 'catalogue'}, SHA-256 {m.weights_sha256[:12]}{'' if m.trained else ', UNTRAINED'}"),
+        ("input", ", ".join(f"{t.name}: N x {' x '.join(map(str, t.shape))} {t.dtype}" for t in m.inputs)),
+        ("output", ", ".join(f"{t.name}: N x {' x '.join(map(str, t.shape))} {t.dtype}" for t in m.outputs)),
+        ("images", f"RGB / 255, {pre.fit} to {pre.canvas}, crop {pre.size}, mean {pre.mean}, std {pre.std}"),
+        ("graph", ", ".join(f"{count} {op}" for op, count in ops.most_common())),
+    ]
+    for name, engine in m.engines.items():
+        rows.append(
+            ("engine", f"{name} {engine['version']} for {engine['target']}: {', '.join(engine['files'].values())}")
+        )
+    rows += [
+        ("file", f"{name}, {entry['bytes']:,} bytes, SHA-256 {entry['sha256'][:12]}") for name, entry in m.files.items()
+    ]
+    rows.append(("made by", f"dlcv-deploy {m.tool_version}; every file above is as it was written"))
+    return columns(rows)
+
+
+def doctor_value() -> dict[str, Any]:
+    """What is installed, and what each backend can do here."""
+    from .report.document import environment
+
+    packages = ("numpy", "onnx", "torch", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino")
+    found = environment((*packages, "tensorrt", "tensorrt-rtx", "cuda-python", "pycuda"))
+    abilities = {name: dc.asdict(backends.get(name).ability()) for name in backends.names()}
+    return {
+        "dlcv_deploy": __version__,
+        "python": found.python,
+        "os": found.os,
+        "machine": platform.machine(),
+        "cache": str(cache_dir()),
+        "packages": dict(found.packages),
+        "can_export": "torch" in found.packages and "onnxscript" in found.packages,
+        "backends": abilities,
+    }
+
+
+def describe_doctor(value: dict[str, Any]) -> str:
+    """What ``doctor_value`` found, as a table with a reason for every no."""
+    export = "yes" if value["can_export"] else "no: pip install 'dlcv-deploy[torch]'"
+    head = [
+        ("dlcv-deploy", value["dlcv_deploy"]),
+        ("python", f"{value['python']} on {value['os']}"),
+        ("cache", value["cache"]),
+        ("packages", ", ".join(f"{name} {version}" for name, version in value["packages"].items())),
+        ("can export", export),
+    ]
+    rows = [("backend", "version", "compiles", "runs")]
+    reasons = []
+    for name, ability in value["backends"].items():
+        no = {"compile": ability["no_compile"], "run": ability["no_run"]}
+        rows.append((name, ability["version"] or "-", *("no" if reason else "yes" for reason in no.values())))
+        if no["compile"] == no["run"] != "":
+            reasons.append(f"{name} neither compiles nor runs here: {no['run']}")
+        else:
+            reasons += [f"{name} does not {what} here: {reason}" for what, reason in no.items() if reason]
+    return "\n".join([columns(head), "", columns(rows), *([""] if reasons else []), *reasons])
+
+
+def columns(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells as aligned text, the last column free."""
+    rows = list(rows)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    )

@@ -1,0 +1,165 @@
+"""Engines beside the PyTorch original: parity on the same pixels, latency within the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import backends
+from .bundle import Bundle, open_bundle
+from .errors import ArtifactError, MissingBackend, SpecError
+from .progress import Progress, silent
+from .reference import TorchSession
+from .report.document import REFERENCE, engine_name
+from .types import CompileOptions, Engine, LatencyReport, ParityReport, Precision, Preprocess
+
+if TYPE_CHECKING:
+    from .backends.base import Array, Session
+    from .calibration.samples import Samples
+
+
+def session_of(onnx: bytes) -> Session:
+    """A graph, ready to run on this machine's CPU: ONNX Runtime where that is installed, else OpenVINO.
+
+    Raises:
+        MissingBackend: Neither is installed.
+    """
+    for name in ("onnxruntime", "openvino"):
+        backend = backends.get(name)
+        if backend.ability().can_run:
+            return backend.load(backend.compile(onnx, CompileOptions()))
+    raise MissingBackend(
+        "checking and calibrating a graph takes ONNX Runtime or OpenVINO, and neither is installed",
+        fix="pip install 'dlcv-deploy[onnxruntime]' or 'dlcv-deploy[openvino]'",
+    )
+
+
+@contextmanager
+def loaded(engines: Iterable[Engine], precision: Precision) -> Iterator[dict[str, Session | str]]:
+    """Engines by the name they have in reports, each as a session, or as the reason why it cannot run here."""
+    with ExitStack() as stack:
+        found: dict[str, Session | str] = {}
+        for engine in engines:
+            backend = backends.get(engine.backend)
+            reason = backend.ability().no_run
+            found[engine_name(precision, engine.backend)] = reason or stack.enter_context(backend.load(engine))
+        yield found
+
+
+@contextmanager
+def legs(
+    engines: Iterable[Engine], graphs: Mapping[str, bytes], precision: Precision
+) -> Iterator[dict[str, Session | str]]:
+    """All that stands between PyTorch and the engines, in order: each graph on ONNX Runtime, then each engine.
+
+    A graph that ONNX Runtime runs as an engine anyway is there once.
+    """
+    engines = tuple(engines)
+    with ExitStack() as stack:
+        found: dict[str, Session | str] = {}
+        runtime = backends.get("onnxruntime")
+        asked = {data for engine in engines if engine.backend == runtime.name for data in engine.files.values()}
+        for name, onnx in graphs.items():
+            if onnx in asked:
+                continue
+            reason = runtime.ability().no_run
+            session = None if reason else runtime.load(runtime.compile(onnx, CompileOptions()))
+            found[f"{name} on {runtime.name}"] = reason if session is None else stack.enter_context(session)
+        found.update(stack.enter_context(loaded(engines, precision)))
+        yield found
+
+
+def original(bundle: Bundle, weights: str | None) -> TorchSession:
+    """The PyTorch network that a bundle was built from.
+
+    Args:
+        bundle: Says which network, and which weights.
+        weights: Where they are now, if they have moved.
+
+    Raises:
+        ArtifactError: Other weights are there than those the bundle was built from.
+    """
+    from .models import catalogue
+    from .models.weights import load
+
+    m = bundle.manifest
+    chosen = load(catalogue.network(m.model), weights or m.weights or None)
+    if chosen.weights_sha256 != m.weights_sha256:
+        raise ArtifactError(
+            f"{bundle.path.name} was built from other weights than {chosen.source}",
+            fix="name the weights it was built from with --weights FILE, or build it again",
+        )
+    return TorchSession(chosen.net, m.inputs, m.outputs)
+
+
+def validate(
+    path: Path,
+    *,
+    data: str,
+    crops: int,
+    count: int | None = None,
+    weights: str | None = None,
+    targets: tuple[str, ...] = (),
+    skip_bad: bool = False,
+    gated: bool = False,
+    progress: Progress = silent,
+) -> ParityReport:
+    """Parity of a bundle's graph and engines with the PyTorch original, on images.
+
+    Raises:
+        SpecError: ``gated``, and the images have no labels.
+    """
+    from .calibration.samples import open_samples
+    from .models import catalogue
+    from .parity.evaluate import evaluate
+
+    bundle = open_bundle(path)
+    m = bundle.manifest
+    classes = catalogue.labels(catalogue.network(m.model).labels)
+    samples = open_samples(data, count=count, skip_bad=skip_bad, classes=classes)
+    if gated and samples.labels is None:
+        raise SpecError(
+            f"--max-drop needs labelled images, and {samples.source} has no labels",
+            fix="put a labels.csv (file,label) beside the images, or use an .npz with labels",
+        )
+    engines = [bundle.engine(name) for name in targets or m.engines]
+    graph = {f"{m.precision} graph": bundle.read("model.onnx")}
+    with original(bundle, weights) as reference, legs(engines, graph, m.precision) as candidates:
+        return evaluate(reference, candidates, samples, m.preprocess, crops=crops, progress=progress)
+
+
+def bench(
+    path: Path, *, weights: str | None = None, targets: tuple[str, ...] = (), progress: Progress = silent
+) -> LatencyReport:
+    """Latency of a bundle's engines beside the PyTorch original."""
+    bundle = open_bundle(path)
+    engines = [bundle.engine(name) for name in targets or bundle.manifest.engines]
+    with original(bundle, weights) as reference, loaded(engines, bundle.manifest.precision) as sessions:
+        return timed(reference, sessions, bundle.manifest.preprocess, progress=progress)
+
+
+def timed(
+    reference: Session, sessions: Mapping[str, Session | str], pre: Preprocess, *, progress: Progress
+) -> LatencyReport:
+    """Latency at batches of 1 and 10, the sessions in turn, on drawn images."""
+    from .calibration.samples import drawn
+    from .latency import latency
+
+    pixels = pixels_of(drawn(10, pre.size), pre, 10)
+
+    def feeds(batch: int) -> Mapping[str, Array]:
+        return {reference.inputs[0].name: np.ascontiguousarray(pixels[:batch])}
+
+    return latency({REFERENCE: reference, **sessions}, feeds, progress=progress)
+
+
+def pixels_of(samples: Samples, pre: Preprocess, count: int) -> Array:
+    """Network inputs of the first ``count`` images, one centre crop each: (count, 3, size, size) float32."""
+    from .parity.crops import canvas, crops, to_input
+
+    chosen = [crops(canvas(samples.image(i), pre), pre, 1) for i in range(min(count, len(samples)))]
+    return to_input(np.concatenate(chosen), pre)

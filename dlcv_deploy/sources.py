@@ -1,0 +1,159 @@
+"""Which images a build calibrates on and which it measures itself on; never the same ones where others are there."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from .calibration.samples import Samples, drawn, noise, open_samples
+from .calibration.table import CalibrationTable, bundled
+from .digest import digest
+from .errors import ArtifactError, SpecError
+from .progress import Progress, silent
+from .spec import BuildSpec
+
+if TYPE_CHECKING:
+    from .types import Preprocess
+
+QUICK_SIDE = 64
+"""Networks with inputs up to this side are fast enough to be measured on more images within a build."""
+FEWEST = 8
+"""Fewer images than this left over from calibration are no measure; drawn images are taken instead."""
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Part:
+    """Some consecutive images of a source."""
+
+    whole: Samples
+    start: int
+    stop: int
+    source: str
+    skipped: tuple[str, ...] = ()
+    random: bool = False
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """Their labels."""
+        return None if self.whole.labels is None else self.whole.labels[self.start : self.stop]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def image(self, i: int) -> npt.NDArray[np.uint8]:
+        """Image ``i`` of the part."""
+        return self.whole.image(range(self.start, self.stop)[i])
+
+    def name(self, i: int) -> str:
+        """The name of image ``i``."""
+        return self.whole.name(range(self.start, self.stop)[i])
+
+    def sha256(self) -> str:
+        """Digest of the source and the part."""
+        return digest(whole=self.whole.sha256(), start=self.start, stop=self.stop)
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Sources:
+    """The images of a build; ``table`` takes the place of ``calibration`` where there is one already.
+
+    ``parity`` pairs images with a number of crops: one crop on many, ten crops on as many as time allows.
+    """
+
+    calibration: Samples | None
+    table: CalibrationTable | None
+    parity: tuple[tuple[int, Samples], ...]
+
+    @classmethod
+    def open(
+        cls,
+        spec: BuildSpec,
+        pre: Preprocess,
+        *,
+        weights_sha256: str,
+        classes: tuple[str, ...],
+        progress: Progress = silent,
+    ) -> Sources:
+        """Find the images that ``spec`` asks for.
+
+        Raises:
+            SpecError: INT8 without images or table; test images to calibrate on.
+            ArtifactError: A damaged image or table.
+        """
+        many, few = (256, 256) if pre.size <= QUICK_SIDE else (64, 8)
+        samples, table, rest = None, None, None
+        if spec.precision == "int8":
+            samples, table, rest = _calibration(spec, pre, weights_sha256, classes, many, progress)
+        if spec.data is not None:
+            data = open_samples(spec.data, skip_bad=spec.skip_bad, classes=classes, progress=progress)
+            return cls(samples, table, ((1, data), (10, data)))
+        measured = rest if rest is not None and len(rest) >= FEWEST else drawn(many, pre.size)
+        return cls(samples, table, ((1, first(measured, many)), (10, first(measured, few))))
+
+
+def first(samples: Samples, count: int) -> Samples:
+    """The first images of a source, or all where there are no more."""
+    if len(samples) <= count:
+        return samples
+    return Part(samples, 0, count, f"the first {count} of: {samples.source}", samples.skipped, samples.random)
+
+
+def open_calibration(
+    spec: BuildSpec, pre: Preprocess, count: int, classes: tuple[str, ...], progress: Progress
+) -> Samples:
+    """Images or noise to calibrate on.
+
+    Raises:
+        SpecError: CIFAR-10's test images, on which reports are measured.
+    """
+    if spec.calib == "random":
+        return noise(spec.calib_count, pre.size)
+    if spec.calib == "cifar10":
+        raise SpecError(
+            "cifar10 names the test images; calibrating on them would spoil every figure measured on them",
+            fix="--calib cifar10-train",
+        )
+    assert spec.calib is not None
+    return open_samples(spec.calib, count=count, skip_bad=spec.skip_bad, classes=classes, progress=progress)
+
+
+def _calibration(
+    spec: BuildSpec, pre: Preprocess, weights_sha256: str, classes: tuple[str, ...], spare: int, progress: Progress
+) -> tuple[Samples | None, CalibrationTable | None, Samples | None]:
+    """Images to calibrate on, or a table, and the images that are left over."""
+    if spec.calib is None:
+        table = bundled(weights_sha256)
+        if table is None or table.preprocess != pre:
+            raise SpecError(
+                f"INT8 needs images to calibrate {spec.model} on, and no table for these weights is bundled",
+                fix="--calib DIR with some hundred typical images (or FILE.npz, or TABLE.json from "
+                "dlcv-deploy calibrate); --calib random only to see whether it compiles",
+            )
+        return None, table, None
+    if Path(spec.calib).suffix.lower() == ".json":
+        return None, read_table(Path(spec.calib)), None
+    whole = open_calibration(spec, pre, spec.calib_count + spare, classes, progress)
+    if len(whole) <= spec.calib_count:
+        return whole, None, None
+    count = spec.calib_count
+    used = Part(whole, 0, count, f"{count} of {whole.source}", whole.skipped, whole.random)
+    rest = Part(whole, count, len(whole), f"images not calibrated on, of {whole.source}", whole.skipped)
+    return used, None, rest
+
+
+def read_table(path: Path) -> CalibrationTable:
+    """A calibration table from a file.
+
+    Raises:
+        ArtifactError: It is absent or damaged.
+    """
+    try:
+        return CalibrationTable.from_json(path.read_bytes(), name=path.name)
+    except OSError as e:
+        raise ArtifactError(
+            f"the calibration table {path} cannot be read: {e.strerror}", fix="dlcv-deploy calibrate makes one"
+        ) from e

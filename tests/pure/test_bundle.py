@@ -1,0 +1,127 @@
+import json
+import shutil
+
+import pytest
+
+from dlcv_deploy.bundle import Manifest, open_bundle, write
+from dlcv_deploy.digest import sha256
+from dlcv_deploy.errors import ArtifactError, SpecError
+from dlcv_deploy.types import Engine, Preprocess, TensorSpec
+
+MANIFEST = Manifest(
+    model="resnet20",
+    precision="int8",
+    weights="",
+    weights_sha256="ab" * 32,
+    trained=True,
+    preprocess=Preprocess(32, 40, "pad", (0.5, 0.25, 0.1), (0.2, 0.2, 0.2)),
+    inputs=(TensorSpec("input", (3, 32, 32)),),
+    outputs=(TensorSpec("logits", (10,)),),
+    classes=10,
+    engines={},
+    build_key="k",
+    tool_version="0.1.0",
+)
+ENGINES = (
+    Engine("onnxruntime", "CPU", "1.31", {"model.onnx": b"graph"}),
+    Engine("openvino", "CPU", "2026.4", {"model.xml": b"<net/>", "model.bin": b"\0\1"}, ("a note",)),
+)
+FILES = {"model.onnx": b"graph", "labels.txt": b"cat\ndog\n", "report.json": b"{}"}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write(tmp_path / "b.dlcv", MANIFEST, ENGINES, FILES, replace=False)
+
+
+def test_round_trip(bundle):
+    opened = open_bundle(bundle.path)
+    assert opened.manifest == bundle.manifest
+    assert opened.engine("openvino") == ENGINES[1]
+    assert opened.engine("onnxruntime") == ENGINES[0]
+    assert opened.model().onnx == b"graph"
+    assert opened.model().precision == "int8"
+    assert opened.manifest.preprocess == MANIFEST.preprocess
+
+
+def test_a_shared_file_is_there_once(bundle):
+    names = sorted(str(p.relative_to(bundle.path)) for p in bundle.path.rglob("*") if p.is_file())
+    assert names == [
+        "labels.txt",
+        "manifest.json",
+        "model.onnx",
+        "openvino/model.bin",
+        "openvino/model.xml",
+        "report.json",
+    ]
+
+
+def test_every_other_file_is_listed_with_its_digest(bundle):
+    document = json.loads((bundle.path / "manifest.json").read_text())
+    assert document["files"]["model.onnx"] == {"bytes": 5, "sha256": sha256(b"graph")}
+    assert set(document["files"]) == {*FILES, "openvino/model.bin", "openvino/model.xml"}
+
+
+def test_an_existing_bundle_is_kept_unless_replaced(bundle):
+    with pytest.raises(ArtifactError, match="it exists"):
+        write(bundle.path, MANIFEST, (), {"model.onnx": b"new"}, replace=False)
+    assert open_bundle(bundle.path).read("model.onnx") == b"graph"
+    write(bundle.path, MANIFEST, (), {"model.onnx": b"new"}, replace=True)
+    assert open_bundle(bundle.path).read("model.onnx") == b"new"
+    assert not (bundle.path / "openvino").exists()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "openvino/model.bin", "labels.txt", "report.json"])
+def test_one_flipped_byte_is_found(bundle, name):
+    data = bytearray((bundle.path / name).read_bytes())
+    data[0] ^= 1
+    (bundle.path / name).write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"was altered.*\n.*--force"):
+        open_bundle(bundle.path)
+
+
+def test_a_missing_file_is_named(bundle):
+    (bundle.path / "openvino/model.bin").unlink()
+    with pytest.raises(ArtifactError, match=r"lacks openvino/model\.bin"):
+        open_bundle(bundle.path)
+
+
+def test_a_folder_without_manifest_is_no_bundle(bundle, tmp_path):
+    (bundle.path / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match="is no bundle"):
+        open_bundle(bundle.path)
+    with pytest.raises(ArtifactError, match="there is no bundle at"):
+        open_bundle(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', "null"])
+def test_a_damaged_manifest_is_said_to_be(bundle, text):
+    (bundle.path / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
+        open_bundle(bundle.path)
+
+
+def test_another_schema_is_refused_by_number(bundle):
+    document = json.loads((bundle.path / "manifest.json").read_text())
+    (bundle.path / "manifest.json").write_text(json.dumps({**document, "schema": 99}))
+    with pytest.raises(ArtifactError, match="schema 99, not 1"):
+        open_bundle(bundle.path)
+
+
+def test_a_manifest_cannot_name_files_outside(bundle, tmp_path):
+    (tmp_path / "secret").write_bytes(b"s")
+    document = json.loads((bundle.path / "manifest.json").read_text())
+    document["files"]["../secret"] = {"bytes": 1, "sha256": sha256(b"s")}
+    (bundle.path / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match="outside the bundle"):
+        open_bundle(bundle.path)
+
+
+def test_an_engine_that_is_not_there(bundle):
+    with pytest.raises(SpecError, match="it holds onnxruntime, openvino"):
+        bundle.engine("tensorrt")
+
+
+def test_a_bundle_can_be_moved(bundle, tmp_path):
+    shutil.move(bundle.path, tmp_path / "elsewhere")
+    assert open_bundle(tmp_path / "elsewhere").manifest == bundle.manifest
