@@ -14,8 +14,8 @@ from ..errors import ArtifactError, SpecError
 from ..types import LatencyReport, LeftAlone, ParityReport, Precision, Preprocess, StageTime
 
 SCHEMA = 1
-REFERENCE = "pytorch"
-"""What the original is called in latency rows. Legs and rows that measure an engine carry its backend's name."""
+REFERENCE = "PyTorch fp32"
+"""What the original is called in reports."""
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -93,6 +93,11 @@ class Report:
     latency: LatencyReport | None
     environment: Environment
     warnings: tuple[str, ...] = ()
+
+
+def engine_name(precision: str, backend: str) -> str:
+    """What an engine is called in legs and latency rows; a report finds its figures by this name."""
+    return f"{precision} on {backend}"
 
 
 def environment(packages: tuple[str, ...]) -> Environment:

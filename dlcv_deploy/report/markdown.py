@@ -64,9 +64,9 @@ def _parity(reports: Sequence[ParityReport]) -> list[str]:
     note = (
         "The same pixels went through all. Drop is the original's top-1 minus the candidate's, in points, with Tango's"
         " paired 95 % interval (Statistics in Medicine 17, 1998). Flips are images that got another class than from the"
-        " original. max |d| and SQNR compare logits."
+        " original. Max diff and SQNR compare the logits."
     )
-    return [*parts, note if reports else f"{words.ABSENT} (not measured: no images were given)"]
+    return [*parts, note if reports else f"{words.ABSENT} (not measured)"]
 
 
 def _latency(report: Report) -> list[str]:
@@ -86,7 +86,7 @@ def _flips(report: Report) -> list[str]:
         parity, leg = found
         shown = leg.flips[:FLIPS_SHOWN]
         parts += [
-            f"### {_cell(leg.name)} on {_cell(words.parity_title(parity))}",
+            f"### {_cell(leg.name)}: {_cell(words.parity_title(parity))}",
             _table(("number", "image", "label", "original", "engine"), map(words.flip_row, shown), numeric=False),
         ]
         if len(leg.flips) > len(shown):
@@ -131,8 +131,8 @@ def _environment(report: Report) -> list[str]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = True) -> str:
     """A table; figures to the right of the first column. Short rows are filled up with "-"."""
     rule = [":--", *("--:" if numeric else ":--" for _ in head[1:])]
-    full = ([*row, *(words.ABSENT for _ in range(len(head) - len(row)))] for row in rows)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *([*map(_cell, row)] for row in full)))
+    full = [[*map(_cell, row), *(words.ABSENT for _ in range(len(head) - len(row)))] for row in (head, *rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (full[0], rule, *full[1:]))
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ def table(report: Report) -> str:
         *(_wrap(f"!  {warning}", 3) for warning in report.warnings),
         *("\n" + _wrap(line, 2) for line in words.headlines(report)),
         *("\n" + parity_table(parity) for parity in report.parity),
-        "" if report.parity else "\nparity  - (not measured: no images were given)",
+        "" if report.parity else "\nparity  - (not measured)",
         "\n" + (latency_table(report.latency) if report.latency else "latency  - (not measured)"),
         "\n" + _engines(report),
         "\n" + _stages(report),
@@ -37,7 +37,7 @@ def parity_table(parity: ParityReport) -> str:
     lines = [
         _wrap(f"parity  {words.parity_title(parity)}", 8),
         _wrap(words.parity_note(parity)),
-        _columns(words.PARITY_HEAD, words.parity_rows(parity)),
+        _columns(_narrow(words.PARITY_HEAD), [*map(_narrow, words.parity_rows(parity))]),
     ]
     return "\n".join(line for line in lines if line)
 
@@ -50,6 +50,11 @@ def latency_table(latency: LatencyReport) -> str:
             _wrap(words.latency_note(latency)),
         ]
     )
+
+
+def _narrow(row: Sequence[str]) -> Sequence[str]:
+    """A row of the parity table without the greatest logit error, for which there is no room."""
+    return tuple(cell for i, cell in enumerate(row) if i != words.PARITY_HEAD.index("max diff"))
 
 
 def _calibration(report: Report) -> str:

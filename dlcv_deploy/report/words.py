@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from ..types import Flip, Latency, LatencyReport, Leg, ParityReport
-from .document import REFERENCE, CompiledEngine, Report
+from .document import REFERENCE, CompiledEngine, Report, engine_name
 
 ABSENT = "-"
-PARITY_HEAD = ("", "top-1 %", "top-5 %", "drop", "95 % interval", "flips", "agree %", "max |d|", "SQNR dB")
+PARITY_HEAD = ("", "top-1 %", "top-5 %", "drop", "95 % interval", "flips", "agree %", "max diff", "SQNR dB")
 LATENCY_HEAD = ("", "batch", "p50 ms", "p90 ms", "p99 ms", "mean ms", "images/s", "calls", "speed")
 
 
@@ -36,7 +36,7 @@ def size(count: int | None) -> str:
     for unit, one in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= one:
             return f"{count / one:.1f} {unit}"
-    return f"{count} bytes"
+    return plural(count, "byte")
 
 
 def plural(count: int, what: str) -> str:
@@ -69,7 +69,8 @@ def headlines(report: Report) -> tuple[str, ...]:
 
 def evidence(report: Report, engine: CompiledEngine) -> tuple[ParityReport, Leg] | None:
     """The measurement that an engine's headline quotes: the first in which it ran, else the first that names it."""
-    found = [(parity, leg) for parity in report.parity for leg in parity.legs if leg.name == engine.backend]
+    name = engine_name(report.precision, engine.backend)
+    found = [(parity, leg) for parity in report.parity for leg in parity.legs if leg.name == name]
     return next((pair for pair in found if not pair[1].not_run), found[0] if found else None)
 
 
@@ -81,12 +82,15 @@ def _headline(report: Report, engine: CompiledEngine) -> str:
         said = f"compiled, not run: {found[1].not_run.rstrip('.')}"
     else:
         said = _accuracy(*found)
-    fast = _speed(report.latency, engine.backend)
+    fast = _speed(report.latency, engine_name(report.precision, engine.backend))
     return f"{report.precision.upper()} on {engine.backend}: {said}{', ' + fast if fast else ''}."
 
 
 def _accuracy(parity: ParityReport, leg: Leg) -> str:
-    flips = f"{len(leg.flips):,} of {plural(parity.images, 'image')} flipped"
+    images = plural(parity.images, "image")
+    flips = f"{len(leg.flips):,} of {images} flipped"
+    if leg.non_finite:
+        flips += f", NaN or infinity on {leg.non_finite:,} of them"
     if not parity.labelled:
         return f"accuracy not measured (no labels), {number(leg.agreement)} % agree with the original, {flips}"
     interval = f"95 % {number(leg.drop_low)} to {number(leg.drop_high)}"
@@ -132,7 +136,7 @@ def parity_note(parity: ParityReport) -> str:
 def parity_rows(parity: ParityReport) -> tuple[tuple[str, ...], ...]:
     """The original's row and every leg's under ``PARITY_HEAD``; a leg that was not run is its name and the reason."""
     blank = (ABSENT,) * (len(PARITY_HEAD) - 3)
-    rows: list[tuple[str, ...]] = [("original", number(parity.top1), number(parity.top5), *blank)]
+    rows: list[tuple[str, ...]] = [(REFERENCE, number(parity.top1), number(parity.top5), *blank)]
     return (*rows, *map(_parity_row, parity.legs))
 
 
