@@ -1,0 +1,1 @@
+"""Ranges of a network's activations, from sample images, for INT8."""

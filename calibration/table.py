@@ -1,0 +1,175 @@
+"""The calibration table: the largest magnitude of each tensor, and all that says which network it belongs to."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import json
+import math
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from ..errors import ArtifactError, SpecError
+from ..types import Preprocess
+
+SCHEMA = 1
+_AGAIN = "calibrate again: dlcv-deploy calibrate MODEL --calib DIR -o TABLE.json"
+
+
+@dc.dataclass(frozen=True, slots=True)
+class CalibrationTable:
+    """Ranges of a network's activations, measured on sample images.
+
+    ``amax`` holds, for each tensor in order of its name, the largest magnitude that INT8 keeps, in the tensor's unit;
+    0 for a tensor that was always zero. ``weights_sha256`` and ``graph_sha256`` name the network, ``preprocess`` what
+    it was fed; ``samples`` says in words on what it was measured, ``samples_sha256`` exactly. ``random`` marks a table
+    made on noise instead of images.
+    """
+
+    model: str
+    weights_sha256: str
+    graph_sha256: str
+    preprocess: Preprocess
+    method: str
+    samples: str
+    samples_sha256: str
+    images: int
+    random: bool
+    amax: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        for name, value in self.amax.items():
+            if not (math.isfinite(value) and value >= 0):
+                raise SpecError(f"the largest magnitude of tensor {name!r} cannot be {value}")
+        if not self.amax or self.images < 1:
+            raise SpecError(f"a table of {len(self.amax)} tensors measured on {self.images} images says nothing")
+        object.__setattr__(self, "amax", {name: float(self.amax[name]) for name in sorted(self.amax)})
+
+    def to_json(self) -> str:
+        """The table as text, one tensor a line; floats are written so that they read back as they were."""
+        pre = ", ".join(f'"{name}": {json.dumps(value)}' for name, value in dc.asdict(self.preprocess).items())
+        head = {f.name: getattr(self, f.name) for f in dc.fields(self) if f.name not in ("preprocess", "amax")}
+        lines = [f'"{name}": {json.dumps(value)}' for name, value in {"schema": SCHEMA, **head}.items()]
+        ranges = ",\n".join(f"  {json.dumps(name)}: {value!r}" for name, value in self.amax.items())
+        return "{\n" + ",\n".join([*lines, f'"preprocess": {{{pre}}}', f'"amax": {{\n{ranges}\n}}']) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, name: str = "the calibration table") -> CalibrationTable:
+        """Read a table.
+
+        Args:
+            text: What ``to_json`` wrote.
+            name: What to call it in errors.
+
+        Raises:
+            ArtifactError: Damaged, of another schema, a field missing or unknown, or a value that cannot be.
+        """
+        try:
+            document = json.loads(text, object_pairs_hook=_once)
+            if not isinstance(document, dict):
+                raise TypeError("it is no JSON object")
+            if document.get("schema") != SCHEMA:
+                raise ValueError(f"its schema is {document.get('schema')!r}, and this version reads {SCHEMA}")
+            return _parse(document)
+        except (ValueError, TypeError, RecursionError, SpecError) as e:
+            raise ArtifactError(f"{name} cannot be read: {e}", fix=_AGAIN) from e
+
+
+def check_belongs(
+    table: CalibrationTable,
+    *,
+    model: str,
+    weights_sha256: str,
+    graph_sha256: str,
+    preprocess: Preprocess,
+    tensors: Iterable[str],
+) -> None:
+    """Refuse a table that was measured on another network, or on one fed otherwise.
+
+    Args:
+        table: As read.
+        model: Name of the network to quantize.
+        weights_sha256: Of its weights.
+        graph_sha256: Of its graph's structure.
+        preprocess: What it is fed.
+        tensors: Those that need a range.
+
+    Raises:
+        ArtifactError: Says everything that differs.
+    """
+    wanted, there = set(tensors), set(table.amax)
+    differs = []
+    if table.model != model:
+        differs.append(f"it is of {table.model}, not {model}")
+    if table.weights_sha256 != weights_sha256:
+        differs.append(f"its weights are {table.weights_sha256[:12]}, not {weights_sha256[:12]}")
+    if table.graph_sha256 != graph_sha256:
+        differs.append(f"its graph is {table.graph_sha256[:12]}, not {graph_sha256[:12]}")
+    for field in dc.fields(Preprocess):
+        here, asked = getattr(table.preprocess, field.name), getattr(preprocess, field.name)
+        if here != asked:
+            differs.append(f"its images had {field.name} {here}, not {asked}")
+    if missing := sorted(wanted - there):
+        differs.append(f"it has no range for {_some(missing)}")
+    if extra := sorted(there - wanted):
+        differs.append(f"it has ranges for {_some(extra)}, which this graph does not quantize")
+    if differs:
+        raise ArtifactError(f"the calibration table does not belong to this network: {'; '.join(differs)}", fix=_AGAIN)
+
+
+def bundled(weights_sha256: str) -> CalibrationTable | None:
+    """The table that comes with this package for these weights, or ``None``."""
+    tables = files(__package__) / "tables"
+    if not tables.is_dir():
+        return None
+    for file in sorted(tables.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".json"):
+            table = CalibrationTable.from_json(file.read_bytes(), name=f"the bundled table {file.name}")
+            if table.weights_sha256 == weights_sha256:
+                return table
+    return None
+
+
+def _parse(document: dict[str, Any]) -> CalibrationTable:
+    """Raises ValueError or TypeError, saying which field is wrong."""
+    kinds: dict[str, type] = {"model": str, "weights_sha256": str, "graph_sha256": str, "method": str, "samples": str}
+    kinds |= {"samples_sha256": str, "images": int, "random": bool, "preprocess": dict, "amax": dict}
+    _exactly(document, {"schema": int, **kinds}, "")
+    pre = document["preprocess"]
+    _exactly(pre, {"size": int, "canvas": int, "fit": str, "mean": list, "std": list}, "preprocess.")
+    if pre["fit"] not in ("resize", "pad"):
+        raise ValueError(f"preprocess.fit is {pre['fit']!r}")
+    for name in ("mean", "std"):
+        if len(pre[name]) != 3:
+            raise ValueError(f"preprocess.{name} has {len(pre[name])} numbers")
+        pre[name] = tuple(_number(f"preprocess.{name}", value) for value in pre[name])
+    amax = {name: _number(name, value) for name, value in document["amax"].items()}
+    fields = {name: document[name] for name in kinds}
+    return CalibrationTable(**{**fields, "preprocess": Preprocess(**pre), "amax": amax})
+
+
+def _exactly(found: dict[str, Any], kinds: Mapping[str, type], where: str) -> None:
+    for name, kind in kinds.items():
+        if name not in found:
+            raise ValueError(f"{where}{name} is missing")
+        if type(found[name]) is not kind:
+            raise TypeError(f"{where}{name} is {found[name]!r}")
+    if unknown := sorted(set(found) - set(kinds)):
+        raise ValueError(f"{where}{unknown[0]} is unknown")
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r}")
+    return float(value)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
