@@ -87,8 +87,8 @@ def test_nothing_prints_and_nothing_is_unpickled():
                 assert "pickle" not in {a.name for a in node.names}, f"{module} imports pickle"
 
 
-def test_only_atomic_writes_files():
-    allowed = {"atomic", "isolate", "models.train"}
+def test_only_atomic_and_store_write_files():
+    allowed = {"atomic", "store", "isolate", "models.train"}
     for module, path in modules():
         if module in allowed:
             continue

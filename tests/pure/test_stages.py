@@ -1,3 +1,5 @@
+import pytest
+
 from dlcv_deploy.stages import Stages, code_version
 from dlcv_deploy.store import Store
 
@@ -37,10 +39,8 @@ def test_targets_of_one_stage_do_not_mix(tmp_path):
 
 def test_a_stage_that_fails_leaves_nothing(tmp_path):
     stages = Stages(Store(tmp_path), lambda line: None)
-    try:
+    with pytest.raises(ZeroDivisionError):
         stages.run("export", lambda: 1 / 0, graph="g")
-    except ZeroDivisionError:
-        pass
     assert stages.times == []
     assert stages.run("export", lambda: {"a": b"1"}, graph="g") == {"a": b"1"}
 
