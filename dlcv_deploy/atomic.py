@@ -24,6 +24,7 @@ _serial = itertools.count()
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF)
 _WAYS_OUT = {
     errno.ENOSPC: "free space on that disk, or write elsewhere",
+    errno.EFBIG: "no file may be so large there: write elsewhere",
     errno.EDQUOT: "your quota there is used up: free some of it, or write elsewhere",
     errno.EACCES: "you may not write there: choose another folder, or change its permissions",
     errno.EPERM: "you may not write there: choose another folder, or change its permissions",
@@ -90,7 +91,7 @@ def place_folder(path: Path, files: Mapping[str, bytes], *, replace: bool) -> No
         if os.path.lexists(path) and replace:
             _exchange(temp, path)
         else:
-            os.rename(temp, path)  # refused where a folder that is not empty has come in between
+            _rename_to_free(temp, path)
         _sync(path.parent)
 
 
@@ -205,6 +206,15 @@ def _remove(path: Path, owner: Path) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
         else:
             path.unlink()
+
+
+def _rename_to_free(new: Path, path: Path) -> None:
+    try:
+        os.rename(new, path)
+    except OSError as e:
+        if e.errno == errno.ENOTEMPTY:  # another process has just put its own there
+            raise OSError(errno.EEXIST, "it exists") from e
+        raise
 
 
 def _exchange(new: Path, old: Path) -> None:
