@@ -51,7 +51,7 @@ def hits(scores: Scores, labels: Classes, k: int) -> Flags:
 
 def flipped(reference: Classes, candidate: Classes) -> Flags:
     """Where two sets of predictions differ; an image that either could not answer counts as flipped."""
-    return np.asarray((reference != candidate) | (reference == NONE) | (candidate == NONE))
+    return np.asarray((reference != candidate) | (reference == NONE))
 
 
 def percent(part: int, whole: int) -> float:

@@ -119,8 +119,8 @@ def test_it_is_probabilities_that_are_averaged_over_crops():
         crops[::10] = [100, 0, 0, 0]
         return crops
 
-    report = evaluate(Told(answer), {}, Pictures([1, 1], [1, 0]), PRE, crops=10)
-    assert report.top1 == 50.0
+    report = evaluate(Told(answer), {}, Pictures([1, 1], [1, 1]), PRE, crops=10)
+    assert report.top1 == 100.0
     assert answer(np.zeros(10))[:, 0].mean() > answer(np.zeros(10))[:, 1].mean()
 
 
@@ -172,13 +172,14 @@ def test_a_reference_that_is_not_finite_is_found_too():
 def test_batches_do_not_change_the_report(crops, batch_images, max_batch):
     values = [i % CLASSES for i in range(11)]
     reference, candidate = Told(one_hot([0, 1, 2, 3])), Told(one_hot([0, 1, 3, 3], 5.0))
-    samples = Pictures(values, [0] * 11)
+    samples = Pictures(values, [*values[:8], 0, 0, 0])
     how = {"crops": crops, "batch_images": batch_images, "max_batch": max_batch}
     report = evaluate(reference, {"x": candidate}, samples, PRE, **how)
     assert max(map(len, reference.batches + candidate.batches)) <= max_batch
     assert sum(map(len, reference.batches)) == sum(map(len, candidate.batches)) == 11 * crops
     alone = evaluate(Told(reference.answer), {"x": Told(candidate.answer)}, samples, PRE, crops=crops, batch_images=1)
     assert report == alone
+    assert (report.top1, report.legs[0].top1) == (pytest.approx(900 / 11), pytest.approx(700 / 11))
     assert [flip.index for flip in report.legs[0].flips] == [2, 6, 10]
 
 
@@ -203,6 +204,26 @@ def test_images_are_read_two_batches_ahead_at_most_and_in_another_thread():
     assert len(samples.threads) == 1
     assert threading.get_ident() not in samples.threads
     assert all(count <= 4 * (i + 2) for i, count in enumerate(seen))
+
+
+def test_the_next_images_are_read_while_a_session_runs():
+    samples, reading, running = Pictures([0] * 2), threading.Event(), threading.Event()
+    image, met = samples.image, []
+
+    def slow(i):
+        if i == 1:  # neither goes on before the other has begun
+            reading.set()
+            met.append(running.wait(20))
+        return image(i)
+
+    def answer(x):
+        running.set()
+        met.append(reading.wait(20))
+        return np.zeros((len(x), CLASSES))
+
+    samples.image = slow
+    evaluate(Told(answer), {}, samples, PRE, crops=1, batch_images=1)
+    assert met == [True] * 3
 
 
 def test_an_error_of_the_samples_comes_through():
