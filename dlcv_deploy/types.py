@@ -133,7 +133,8 @@ class CompileOptions:
 class Engine:
     """What a backend compiled: its files as the vendor's own tools read them, and what it was compiled with.
 
-    ``target`` says for what in words ("CPU", "SM 8.6, 8.9"); ``notes`` are warnings worth keeping.
+    ``target`` says for what in words ("CPU", "SM 8.6, 8.9"); ``notes`` are warnings worth keeping; ``batch`` are the
+    batch sizes it takes.
     """
 
     backend: str
@@ -141,6 +142,7 @@ class Engine:
     version: str
     files: Mapping[str, bytes] = dc.field(repr=False)
     notes: tuple[str, ...] = ()
+    batch: Dim = BATCH
 
 
 @dc.dataclass(frozen=True, slots=True)

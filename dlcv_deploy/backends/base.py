@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses as dc
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
@@ -35,6 +36,24 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Timing:
+    """One call on the device's clock: copy in, compute, copy out; ``enqueue_ms`` is the host's share of computing."""
+
+    h2d_ms: float
+    compute_ms: float
+    d2h_ms: float
+    enqueue_ms: float
+
+
+class DeviceTimed(Protocol):
+    """A session on a device that has a clock of its own."""
+
+    def run_timed(self, feeds: Mapping[str, Array]) -> Timing:
+        """Run once and say how long each part took; the outputs are dropped."""
+        ...
 
 
 class Backend(Protocol):

@@ -1,0 +1,190 @@
+"""TensorRT and TensorRT for RTX have one Python API, so here is one builder, given the module to use.
+
+Precision is in the graph: networks are strongly typed, and TF32 is off, so that fp32 means fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ..errors import SpecError, ToolError
+from ..log import NativeLog, tensorrt_logger
+from ..types import Dim
+from .blame import refusal
+from .session import spec_of
+
+if TYPE_CHECKING:
+    import tensorrt  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+T = TypeVar("T")
+
+ONNX, TIMING_CACHE = "model.onnx", "timing.cache"
+_NOTES = 20
+_DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
+
+
+class Trt(Protocol):
+    """What is used of the module ``tensorrt`` or ``tensorrt_rtx``."""
+
+    ILogger: type[tensorrt.ILogger]
+    Builder: type[tensorrt.Builder]
+    BuilderFlag: type[tensorrt.BuilderFlag]
+    MemoryPoolType: type[tensorrt.MemoryPoolType]
+    NetworkDefinitionCreationFlag: type[tensorrt.NetworkDefinitionCreationFlag]
+    OnnxParser: type[tensorrt.OnnxParser]
+    Dims: type[tensorrt.Dims]
+    Runtime: type[tensorrt.Runtime]
+    TensorIOMode: type[tensorrt.TensorIOMode]
+
+
+if TYPE_CHECKING:
+    _MODULE: Trt = tensorrt
+
+Configure = Callable[[Any, "tensorrt.IBuilderConfig"], str]
+"""Sets what only one of the two has, given its module; returns the target in words."""
+
+
+def version(text: str) -> tuple[int, ...]:
+    """A version as numbers: ``10.13.0.35`` is (10, 13, 0, 35); what follows the numbers is left out."""
+    numbers = []
+    for part in text.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def build(
+    trt: Trt,
+    tool: str,
+    request: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    *,
+    engine_file: str,
+    configure: Configure,
+    flags: int = 0,
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Build an engine, in the child process.
+
+    Args:
+        trt: The module.
+        tool: Its name in errors.
+        request: ``batch`` as lo, opt, hi and ``workspace_bytes``.
+        files: ``model.onnx``, and ``timing.cache`` where one is to be used (it may be empty).
+        engine_file: The name of the result.
+        configure: See ``Configure``.
+        flags: Of the network definition.
+
+    Returns:
+        ``target`` and ``notes``; the engine, and the timing cache where one was given.
+
+    Raises:
+        SpecError: The graph cannot take these batch sizes.
+        ToolError: The parser or the builder refused; names the node.
+    """
+    onnx, batch, log = files[ONNX], Dim(*request["batch"]), NativeLog(tool)
+    logger = tensorrt_logger(trt, log)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as e:  # pybind11: the factory returned a null pointer
+        raise ToolError(f"{tool} gave no builder", fix="check the driver and the GPU", log=log.take_errors()) from e
+    network = given(builder.create_network(flags), f"{tool} gave no network", log)
+    _parse(trt, tool, network, onnx, logger, log)
+    config = given(builder.create_builder_config(), f"{tool} gave no builder configuration", log)
+    target = configure(trt, config)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace_bytes"])
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if TIMING_CACHE in files:
+        cache = given(config.create_timing_cache(files[TIMING_CACHE]), f"{tool} cannot read the timing cache", log)
+        if not config.set_timing_cache(cache, ignore_mismatch=False):
+            raise ToolError(
+                f"{tool} refused the timing cache", fix="delete it: it is another GPU's", log=log.take_errors()
+            )
+    _profile(trt, tool, builder, network, config, batch, log)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise refusal(tool, onnx, log.take_errors() or "it returned no engine and said nothing")
+    made = {engine_file: bytes(plan)}
+    if TIMING_CACHE in files:
+        cache = given(config.get_timing_cache(), f"{tool} gave no timing cache back", log)
+        made[TIMING_CACHE] = bytes(cache.serialize())
+    return {"target": target, "notes": log.warnings[:_NOTES]}, made
+
+
+def _parse(
+    trt: Trt,
+    tool: str,
+    network: tensorrt.INetworkDefinition,
+    onnx: bytes,
+    logger: tensorrt.ILogger,
+    log: NativeLog,
+) -> None:
+    """Read the graph into the network; every error of the parser goes into one of ours."""
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(onnx):
+        words = []
+        for i in range(parser.num_errors):
+            error: tensorrt.ParserError = parser.get_error(i)
+            where = f"node {error.node_name()!r} ({error.node_operator()}): " if error.node_operator() else "the graph: "
+            words.append(f"{where}{error.code().name}: {error.desc()}")
+        raise ToolError(
+            f"{tool} refused {'; '.join(words) or 'the graph'}",
+            fix="the operator or its attributes are beyond this tool, unless the graph is damaged; try another target",
+            log=log.take_errors(),
+        )
+    if network.num_outputs == 0:
+        raise ToolError(f"{tool} refused the graph: it has no outputs", fix="the ONNX file is empty or damaged")
+    log.take_errors()
+
+
+def _profile(
+    trt: Trt,
+    tool: str,
+    builder: tensorrt.Builder,
+    network: tensorrt.INetworkDefinition,
+    config: tensorrt.IBuilderConfig,
+    batch: Dim,
+    log: NativeLog,
+) -> None:
+    """Let every input take ``batch``; a graph whose batch is fixed needs no profile."""
+    profile = given(builder.create_optimization_profile(), f"{tool} gave no optimization profile", log)
+    dynamic = False
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        shape = sizes(tensor.shape)
+        spec = spec_of(tensor.name, shape, dtype_of(tensor.name, tensor.dtype), batch)
+        if shape[0] is None:
+            dynamic = True
+            lo, opt, hi = (trt.Dims([size, *spec.shape]) for size in (batch.lo, batch.opt, batch.hi))
+            profile.set_shape(tensor.name, lo, opt, hi)
+    if dynamic and config.add_optimization_profile(profile) < 0:
+        raise ToolError(f"{tool} refused the batch sizes {batch.lo}:{batch.opt}:{batch.hi}", log=log.take_errors())
+
+
+def given(value: T | None, what: str, log: NativeLog) -> T:
+    """A native object; TensorRT returns None in place of an error."""
+    if value is None:
+        errors = log.take_errors()
+        raise ToolError(f"{what}: {errors.splitlines()[-1] if errors else 'it returned None'}", log=errors)
+    return value
+
+
+def sizes(dims: tensorrt.Dims) -> list[int | None]:
+    """A shape, with None for what is free."""
+    return [None if dims[i] < 0 else dims[i] for i in range(len(dims))]
+
+
+def dtype_of(name: str, dtype: tensorrt.DataType) -> str:
+    """NumPy's name of a data type."""
+    if dtype.name not in _DTYPES:
+        raise SpecError(f"tensor {name!r} is {dtype.name}, which NumPy has not", fix="cast it to float32 in the graph")
+    return _DTYPES[dtype.name]

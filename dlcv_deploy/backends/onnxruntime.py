@@ -1,0 +1,119 @@
+"""ONNX Runtime: the engine is the graph itself; compiling it proves that a session can be made of it."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import MissingBackend, ToolError
+from ..isolate import isolated
+from ..types import Ability, CompileOptions, Dim, Engine, TensorSpec
+from . import _cuda, optional
+from .base import Array
+from .blame import refusal
+from .session import CheckedSession, damaged, file_of, spec_of
+
+name = "onnxruntime"
+FILE = "model.onnx"
+CPU, CUDA = "CPU", "CUDA"
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+_LOG_ERRORS_ONLY = 3
+
+
+def ability() -> Ability:
+    """See ``Backend``."""
+    version = optional.version_of("onnxruntime", "onnxruntime", "onnxruntime-gpu")
+    return Ability(version, "", "") if version else optional.absent("onnxruntime", "onnxruntime")
+
+
+def compile(onnx: bytes, options: CompileOptions) -> Engine:
+    """See ``Backend``."""
+    can = ability()
+    optional.check_compiles(name, can)
+    answer = isolated(
+        f"{__name__}:prove",
+        {"batch": dc.astuple(options.batch)},
+        {FILE: onnx},
+        what="ONNX Runtime",
+        timeout_s=options.timeout_s,
+    )
+    return Engine(name, answer.value["target"], can.version, {FILE: onnx}, (), options.batch)
+
+
+def load(engine: Engine) -> CheckedSession:
+    """See ``Backend``."""
+    optional.check_runs(name, ability())
+    onnx = file_of(engine, FILE)
+    if engine.target == CUDA and not _has_cuda():
+        raise MissingBackend(
+            f"this engine was made for CUDA, and ONNX Runtime has none here: {_cuda.no_gpu() or 'not this package'}",
+            fix="install onnxruntime-gpu on a machine with an NVIDIA GPU, or build for this machine",
+        )
+    ort = optional.module("onnxruntime", extra=name)
+    try:
+        native = _session(ort, onnx, engine.target)
+    except _errors(ort) as e:
+        raise damaged(engine, str(e)) from e
+    inputs, outputs = _specs(native, engine.batch)
+    feeds, fetches = [spec.name for spec in inputs], [spec.name for spec in outputs]
+
+    def infer(arrays: list[Array]) -> list[Array]:
+        try:
+            found: list[Array] = native.run(fetches, dict(zip(feeds, arrays, strict=True)))
+        except _errors(ort) as e:
+            raise refusal("ONNX Runtime", onnx, str(e)) from e
+        return found
+
+    return CheckedSession(inputs, outputs, engine.batch, infer)
+
+
+def prove(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Make a session in the child process; says for what it was made."""
+    ort = optional.module("onnxruntime", extra=name)
+    target = CUDA if _has_cuda() else CPU
+    try:
+        native = _session(ort, files[FILE], target)
+    except _errors(ort) as e:
+        raise refusal("ONNX Runtime", files[FILE], str(e)) from e
+    _specs(native, Dim(*request["batch"]))
+    return {"target": target}, {}
+
+
+def _has_cuda() -> bool:
+    """Whether the CUDA provider is installed and has a GPU; the package lists it without one, too."""
+    if _cuda.no_gpu():
+        return False
+    return "CUDAExecutionProvider" in optional.module("onnxruntime", extra=name).get_available_providers()
+
+
+def _session(ort: Any, onnx: bytes, target: str) -> Any:  # noqa: ANN401 - an untyped package
+    """A native session; TF32 is off, since precision lives in the graph."""
+    ort.disable_telemetry_events()
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})] if target == CUDA else []
+    native = ort.InferenceSession(onnx, options, providers=[*cuda, "CPUExecutionProvider"])
+    first = native.get_providers()[0]
+    if target == CUDA and first != "CUDAExecutionProvider":
+        raise ToolError(
+            f"ONNX Runtime fell back to {first}, though it has the CUDA provider and a GPU",
+            fix="see its log: CUDA or cuDNN libraries are missing, or do not match onnxruntime-gpu",
+        )
+    return native
+
+
+def _specs(native: Any, batch: Dim) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:  # noqa: ANN401 - as above
+    def spec(tensor: Any) -> TensorSpec:  # noqa: ANN401 - as above
+        shape = [size if isinstance(size, int) else None for size in tensor.shape]
+        kind = _DTYPES.get(tensor.type, tensor.type.removeprefix("tensor(").removesuffix(")"))
+        return spec_of(tensor.name, shape, kind, batch)
+
+    return tuple(map(spec, native.get_inputs())), tuple(map(spec, native.get_outputs()))
+
+
+def _errors(ort: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - as above
+    """ONNX Runtime's exceptions, which share no class of their own."""
+    state = ort.capi.onnxruntime_pybind11_state
+    found = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return (*found, RuntimeError)

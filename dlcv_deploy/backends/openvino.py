@@ -1,0 +1,165 @@
+"""OpenVINO on CPUs: the engine is OpenVINO's own representation, as its ``benchmark_app`` reads it."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ToolError
+from ..isolate import isolated
+from ..types import Ability, CompileOptions, Dim, Engine, TensorSpec
+from . import optional
+from .base import Array
+from .blame import refusal
+from .session import CheckedSession, damaged, file_of, spec_of
+
+name = "openvino"
+FILES = ("model.xml", "model.bin")
+_TELEMETRY = "openvino_telemetry"
+
+
+def ability() -> Ability:
+    """See ``Backend``."""
+    version = optional.version_of("openvino")
+    return Ability(version, "", "") if version else optional.absent("openvino", "openvino")
+
+
+def compile(onnx: bytes, options: CompileOptions) -> Engine:
+    """See ``Backend``."""
+    can = ability()
+    optional.check_compiles(name, can)
+    with tempfile.TemporaryDirectory(
+        prefix="dlcv-deploy-"
+    ) as room:  # here, so that it goes even if the child is killed
+        answer = isolated(
+            f"{__name__}:convert",
+            {"batch": dc.astuple(options.batch), "room": room},
+            {"model.onnx": onnx},
+            what="OpenVINO",
+            timeout_s=options.timeout_s,
+        )
+    return Engine(name, "CPU", can.version, answer.files, tuple(answer.value["notes"]), options.batch)
+
+
+def load(engine: Engine) -> CheckedSession:
+    """See ``Backend``."""
+    optional.check_runs(name, ability())
+    xml, weights = (file_of(engine, file) for file in FILES)
+    ov = _openvino()
+    try:
+        compiled = _compiled(ov, ov.Core().read_model(xml, weights))
+    except ToolError:
+        raise
+    except RuntimeError as e:
+        raise damaged(engine, _words(e)) from e
+    request = compiled.create_infer_request()
+    outputs = range(len(compiled.outputs))
+
+    def infer(arrays: list[Array]) -> list[Array]:
+        for i, array in enumerate(arrays):
+            request.set_input_tensor(i, ov.Tensor(np.require(array, requirements="W"), shared_memory=True))
+        request.infer()
+        return [request.get_output_tensor(i).data.copy() for i in outputs]
+
+    return CheckedSession(*_specs(compiled, engine.batch), engine.batch, infer)
+
+
+def convert(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Read a graph, compile it once to prove that it can be, and return it in OpenVINO's representation."""
+    ov = _openvino()
+    onnx = files["model.onnx"]
+    try:
+        model = ov.Core().read_model(onnx)
+        _name_ports(model, onnx)
+        _specs(model, Dim(*request["batch"]))
+        _compiled(ov, model)
+        ov.save_model(model, Path(request["room"]) / FILES[0], compress_to_fp16=False)
+    except ToolError:
+        raise
+    except RuntimeError as e:
+        raise refusal("OpenVINO", onnx, str(e)) from e
+    notes = []
+    if _carries_fp16(ov, model) and _precision(ov, model) != "f16":
+        notes.append("this CPU has no fp16 arithmetic: OpenVINO computes the fp16 graph in fp32 on it")
+    return {"notes": notes}, {file: (Path(request["room"]) / file).read_bytes() for file in FILES}
+
+
+def _compiled(ov: Any, model: Any) -> Any:  # noqa: ANN401 - an untyped package
+    """Compile for latency, in the precision the graph is written in and no other.
+
+    OpenVINO's default on CPUs with bf16 is bf16 whatever the graph says, and a hint that the CPU cannot follow falls
+    back to that default in silence: so ask for what it has, and check.
+    """
+    wanted = _precision(ov, model)
+    compiled = ov.Core().compile_model(
+        model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": wanted}
+    )
+    got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if got != wanted:
+        raise ToolError(f"OpenVINO would compute in {got}, though {wanted} was asked for", fix="use another target")
+    return compiled
+
+
+def _precision(ov: Any, model: Any) -> str:  # noqa: ANN401 - as above
+    native = "FP16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "f16" if native and _carries_fp16(ov, model) else "f32"
+
+
+def _carries_fp16(ov: Any, model: Any) -> bool:  # noqa: ANN401 - as above
+    return any(port.get_element_type() == ov.Type.f16 for node in model.get_ops() for port in node.outputs())
+
+
+def _specs(model: Any, batch: Dim) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:  # noqa: ANN401 - as above
+    def spec(port: Any) -> TensorSpec:  # noqa: ANN401 - as above
+        shape = port.get_partial_shape()
+        sizes = None if shape.rank.is_dynamic else [None if d.is_dynamic else d.get_length() for d in shape]
+        return spec_of(port.get_any_name(), sizes, port.get_element_type().to_dtype().name, batch)
+
+    return tuple(map(spec, model.inputs)), tuple(map(spec, model.outputs))
+
+
+def _name_ports(model: Any, onnx: bytes) -> None:  # noqa: ANN401 - as above
+    """Leave each input and output the name it has in the graph alone; a port may have collected several."""
+    from onnx import load_model_from_string
+
+    graph = load_model_from_string(onnx).graph
+    for ports, values in ((model.inputs, graph.input), (model.outputs, graph.output)):
+        known = {value.name for value in values}
+        for port in ports:
+            if len(port.get_names()) > 1 and (mine := known & port.get_names()):
+                port.get_tensor().set_names(mine)
+
+
+def _openvino() -> Any:  # noqa: ANN401 - as above
+    """The package, without its telemetry.
+
+    Importing it otherwise reports to Google Analytics from a forked process and leaves an identity in the home
+    folder. Without the package ``openvino_telemetry`` it uses a stub of its own, which does nothing.
+    """
+    with _without(_TELEMETRY):
+        return optional.module("openvino", extra=name)
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """As if a module were not installed."""
+    held = sys.modules.get(module)
+    sys.modules[module] = None  # type: ignore[assignment]  # the import system's own way to say so
+    try:
+        yield
+    finally:
+        if held is None:
+            del sys.modules[module]
+        else:
+            sys.modules[module] = held
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,98 @@
+"""TensorRT 10 and 11: compiles for the GPU that it runs on, and runs there."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingBackend, SpecError
+from ..isolate import isolated
+from ..types import Ability, CompileOptions, Engine
+from . import _cuda, optional
+from .session import CheckedSession
+
+if TYPE_CHECKING:
+    from ._trt import Trt
+
+name = "tensorrt"
+FILE = "model.engine"
+TOOL = "TensorRT"
+EXTRA = "gpu"
+_DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+_OLDEST, _ALWAYS_TYPED = (10,), (11,)
+
+
+def ability() -> Ability:
+    """See ``Backend``."""
+    version = optional.version_of("tensorrt", *_DISTRIBUTIONS)
+    if not version:
+        return optional.absent("tensorrt", EXTRA)
+    if reason := _cuda.no_gpu():
+        return Ability(version, f"TensorRT compiles on the GPU: {reason}", reason)
+    try:  # only now: the wheel on PyPI installs without the libraries, and then does not import
+        optional.module("tensorrt", extra=EXTRA)
+    except MissingBackend as e:
+        return Ability(version, e.what, e.what)
+    return Ability(version, "", _cuda.no_binding())
+
+
+def compile(onnx: bytes, options: CompileOptions) -> Engine:
+    """Compile for the first GPU.
+
+    With ``options.timing_cache``, the engine has one more file, ``timing.cache``: what is to be kept in its place.
+    """
+    can = ability()
+    optional.check_compiles(name, can)
+    sm = _cuda.capability()
+    if set(options.sm) - {sm}:
+        raise SpecError(
+            f"TensorRT compiles for the GPU it runs on, SM {sm}, and not for SM {', '.join(map(str, options.sm))}",
+            fix="leave --sm out, or use --target tensorrt_rtx",
+        )
+    files = {"model.onnx": onnx}
+    if options.timing_cache:
+        path = Path(options.timing_cache)
+        files["timing.cache"] = path.read_bytes() if path.exists() else b""
+    answer = isolated(
+        f"{__name__}:build",
+        {"batch": dc.astuple(options.batch), "workspace_bytes": options.workspace_bytes, "sm": sm},
+        files,
+        what=TOOL,
+        timeout_s=options.timeout_s,
+    )
+    value = answer.value
+    return Engine(name, value["target"], can.version, answer.files, tuple(value["notes"]), options.batch)
+
+
+def load(engine: Engine) -> CheckedSession:
+    """See ``Backend``."""
+    can = ability()
+    optional.check_runs(name, can)
+    from ._trt_session import DeviceSession
+
+    trt = optional.module("tensorrt", extra=EXTRA)
+    return DeviceSession(trt, engine, FILE, can.version, _cuda.device())
+
+
+def build(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Build an engine in the child process, for the GPU whose architecture is ``request["sm"]``."""
+    from . import _trt
+
+    trt: Trt = optional.module("tensorrt", extra=EXTRA)
+    installed = _trt.version(str(getattr(trt, "__version__", "")))
+    if installed < _OLDEST:
+        raise MissingBackend(
+            f"TensorRT {'.'.join(map(str, installed))} is too old", fix=f"pip install 'dlcv-deploy[{EXTRA}]'"
+        )
+    target = f"SM {request['sm'] / 10:.1f}"
+    flags = network_flags(trt, installed)
+    return _trt.build(trt, TOOL, request, files, engine_file=FILE, configure=lambda *_: target, flags=flags)
+
+
+def network_flags(trt: Trt, installed: tuple[int, ...]) -> int:
+    """Strong typing has to be asked for before TensorRT 11, where there is nothing else."""
+    if installed >= _ALWAYS_TYPED:
+        return 0
+    return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
