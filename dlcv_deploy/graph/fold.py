@@ -26,11 +26,12 @@ from .index import (
     Shape,
     attribute,
     copied,
+    drop,
     index,
     initializer,
     is_op,
-    keep,
     opset,
+    replace,
     tensor_names,
     types,
     unused,
@@ -61,7 +62,7 @@ def fold(model: ModelProto) -> ModelProto:
     model = inliner.inline_local_functions(model) if model.functions else copied(model)
     graph = model.graph
     named = {i.name for i in graph.initializer}
-    keep(graph.input, [i for i in graph.input if i.name not in named])
+    drop(graph.input, lambda i: i.name in named)
     _fold_constants(model)
     _fold_batch_norms(graph)
     _spell(model)
@@ -71,7 +72,7 @@ def fold(model: ModelProto) -> ModelProto:
 
 def _fold_constants(model: ModelProto) -> None:
     graph, known = model.graph, types(model)
-    values = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    values = {i.name: i for i in graph.initializer}
     outputs = index(graph).outputs
     alias: dict[str, str] = {}
     kept: list[NodeProto] = []
@@ -79,19 +80,19 @@ def _fold_constants(model: ModelProto) -> None:
         node.input[:] = [alias.get(t, t) for t in node.input]
         constant = _constant(node, values, known, opset(model))
         if constant is not None:
-            values[node.output[0]] = constant
-            graph.initializer.append(initializer(node.output[0], constant))
+            values[node.output[0]] = graph.initializer.add()
+            values[node.output[0]].CopyFrom(initializer(node.output[0], constant))
             _log.info("%s %s is constant", node.op_type, node.name)
         elif _does_nothing(node, known) and node.output[0] not in outputs:
             alias[node.output[0]] = node.input[0]
             _log.info("%s %s does nothing", node.op_type, node.name)
         else:
             kept.append(node)
-    keep(graph.node, kept)
+    replace(graph.node, kept)
 
 
 def _constant(
-    node: NodeProto, values: dict[str, Array], known: dict[str, tuple[int, Shape | None]], version: int
+    node: NodeProto, values: dict[str, TensorProto], known: dict[str, tuple[int, Shape | None]], version: int
 ) -> Array | None:
     """What a node computes, where that does not depend on the graph's input."""
     if is_op(node, "Constant"):
@@ -103,14 +104,14 @@ def _constant(
         return np.asarray(value, kinds[given.name]) if given.name in kinds else None
     if is_op(node, "CastLike") and node.input[0] in values and node.input[1] in known:
         element, _ = known[node.input[1]]
-        return values[node.input[0]].astype(helper.tensor_dtype_to_np_dtype(element))
+        return numpy_helper.to_array(values[node.input[0]]).astype(helper.tensor_dtype_to_np_dtype(element))
     if is_op(node, "Shape") and node.input[0] not in values:
         _, shape = known.get(node.input[0], (0, None))
         axes = None if shape is None else shape[attribute(node, "start", 0) : attribute(node, "end", len(shape))]
         return None if axes is None or not all(isinstance(a, int) for a in axes) else np.asarray(axes, np.int64)
     if not is_op(node, *_MOVES) or not all(t in values for t in node.input if t):
         return None
-    return _evaluated(node, {t: values[t] for t in node.input if t}, version)
+    return _evaluated(node, {t: numpy_helper.to_array(values[t]) for t in node.input if t}, version)
 
 
 def _evaluated(node: NodeProto, feeds: dict[str, Array], version: int) -> Array:
@@ -150,7 +151,7 @@ def _fold_batch_norms(graph: GraphProto) -> None:
         folded.append(norm.output[0])
         _log.info("BatchNormalization %s is part of Conv %s", norm.name, conv.name)
     gone = set(folded)
-    keep(graph.node, [n for n in graph.node if not (is_op(n, "BatchNormalization") and n.output[0] in gone)])
+    drop(graph.node, lambda n: is_op(n, "BatchNormalization") and n.output[0] in gone)
 
 
 def _can_fold(at: Index, conv: NodeProto, norm: NodeProto) -> bool:
@@ -220,7 +221,7 @@ def _drop_unread(graph: GraphProto) -> None:
         if needed.intersection(node.output):
             needed.update(node.input)
             kept.append(node)
-    keep(graph.node, kept[::-1])
-    keep(graph.initializer, [i for i in graph.initializer if i.name in needed])
+    replace(graph.node, kept[::-1])
+    drop(graph.initializer, lambda i: i.name not in needed)
     made = {t for node in graph.node for t in node.output}
-    keep(graph.value_info, [v for v in graph.value_info if v.name in made])
+    drop(graph.value_info, lambda v: v.name not in made)

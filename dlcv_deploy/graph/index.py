@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses as dc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Protocol, TypeVar
 
@@ -25,7 +25,6 @@ from onnx import (
 from ..errors import SpecError
 
 T = TypeVar("T")
-Item = TypeVar("Item", contravariant=True)
 Array = npt.NDArray[np.generic]
 Shape = tuple[int | str | None, ...]
 
@@ -200,16 +199,25 @@ def tensor_names(graph: GraphProto) -> set[str]:
     return names.union(*(node.input for node in graph.node), *(node.output for node in graph.node))
 
 
-class _Repeated(Protocol[Item]):
-    def __delitem__(self, at: slice) -> None: ...
-    def extend(self, items: Iterable[Item]) -> None: ...
+class _Repeated(Protocol[T]):
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: int, /) -> T: ...
+    def __delitem__(self, at: int | slice, /) -> None: ...
+    def extend(self, items: Iterable[T], /) -> None: ...
 
 
-def keep(field: _Repeated[T], kept: Iterable[T]) -> None:
-    """Make ``kept`` all that a repeated field of a message holds."""
-    items = list(kept)
+def drop(field: _Repeated[T], unwanted: Callable[[T], bool]) -> None:
+    """Delete from a repeated field of a message, without copying what stays."""
+    for at in reversed(range(len(field))):
+        if unwanted(field[at]):
+            del field[at]
+
+
+def replace(field: _Repeated[T], items: Iterable[T]) -> None:
+    """Make ``items``, some of which it may hold, all that a repeated field of a message holds."""
+    new = list(items)
     del field[:]
-    field.extend(items)
+    field.extend(new)
 
 
 def copied(model: ModelProto) -> ModelProto:

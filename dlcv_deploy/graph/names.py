@@ -6,12 +6,22 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    defs,
+    helper,
+    numpy_helper,
+)
 
 from .. import __version__
 from ..digest import digest
 from ..errors import SpecError
-from .index import FLOATS, index, initializer, is_op, opset, order, schema, unused
+from .index import FLOATS, index, initializer, is_op, opset, order, schema
 
 _ROLES = {
     "Conv": ("input", "weight", "bias"),
@@ -46,11 +56,7 @@ def name(model: ModelProto, *, inputs: Sequence[str] = ("input",), outputs: Sequ
     names = dict(zip((i.name for i in fed), inputs, strict=True))
     names |= dict(zip((o.name for o in returned), outputs, strict=True))
     versions = {o.domain: o.version for o in model.opset_import} | {"": opset(model)}
-    opsets = [helper.make_opsetid(d, versions[d]) for d in sorted({_domain(node) for node in nodes})]
-    written = _Written(names, at.initializers, versions)
-    for node in nodes:
-        written.add(node)
-    symbols: dict[str, str] = {}
+    opsets = [helper.make_opsetid(d, versions.get(d, 1)) for d in sorted({_domain(node) for node in nodes})]
     new = ModelProto(
         ir_version=helper.find_min_ir_version_for(opsets, ignore_unknown=True),
         opset_import=opsets,
@@ -58,10 +64,12 @@ def name(model: ModelProto, *, inputs: Sequence[str] = ("input",), outputs: Sequ
         producer_version=__version__,
     )
     new.graph.name = "network"
+    symbols: dict[str, str] = {}
     new.graph.input.extend(_value(i, names[i.name], symbols) for i in fed)
     new.graph.output.extend(_value(o, names[o.name], symbols) for o in returned)
-    new.graph.node.extend(written.nodes)
-    new.graph.initializer.extend(written.initializers.values())
+    writer = _Writer(new.graph, names, at.initializers, {o.domain: o.version for o in opsets})
+    for node in nodes:
+        writer.write(node)
     return new
 
 
@@ -71,59 +79,67 @@ def signature(model: ModelProto) -> str:
     Operators, attributes, connections, types and shapes count, and the values of integer constants (shapes, axes,
     paddings). Names, and the values of floating-point initializers, do not.
     """
-    at = index(model.graph)
-    fed = [i for i in model.graph.input if i.name not in at.initializers]
-    inputs = [f"input_{n}" for n in range(1, len(fed) + 1)]
-    outputs = [f"output_{n}" for n in range(1, len(model.graph.output) + 1)]
-    plain = name(model, inputs=inputs, outputs=outputs)
+    hollow = ModelProto(opset_import=model.opset_import)
+    hollow.graph.node.extend(model.graph.node)
+    hollow.graph.output.extend(model.graph.output)
+    for old in model.graph.initializer:
+        if old.data_type in FLOATS:
+            hollow.graph.initializer.add(name=old.name, data_type=old.data_type, dims=old.dims, raw_data=b"")
+        else:
+            hollow.graph.initializer.append(old)
+    constants = {i.name for i in model.graph.initializer}
+    hollow.graph.input.extend(i for i in model.graph.input if i.name not in constants)
+    inputs = [f"input_{n}" for n in range(1, len(hollow.graph.input) + 1)]
+    outputs = [f"output_{n}" for n in range(1, len(hollow.graph.output) + 1)]
+    plain = name(hollow, inputs=inputs, outputs=outputs)
     plain.ClearField("producer_version")
     plain.ClearField("ir_version")
-    for tensor in plain.graph.initializer:
-        if tensor.data_type in FLOATS:
-            tensor.ClearField("raw_data")
     return digest(graph=plain.SerializeToString(deterministic=True))
 
 
-class _Written:
-    """Nodes and initializers under their new names, in the order they were added."""
+class _Writer:
+    """Appends nodes, and the initializers they read, to a graph under their new names."""
 
-    def __init__(self, names: dict[str, str], values: Mapping[str, TensorProto], versions: dict[str, int]) -> None:
-        self.nodes: list[NodeProto] = []
-        self.initializers: dict[str, TensorProto] = {}
-        self._names, self._values, self._versions = names, values, versions
+    def __init__(
+        self,
+        graph: GraphProto,
+        names: dict[str, str],
+        values: Mapping[str, TensorProto],
+        versions: Mapping[str, int],
+    ) -> None:
+        self._graph, self._names, self._values, self._versions = graph, names, values, versions
         self._count: Counter[str] = Counter()
-        self._given = frozenset(names.values())
+        self._taken = set(names.values())
 
-    def add(self, node: NodeProto) -> None:
-        """Name a node and its outputs; its inputs have been named before."""
+    def write(self, node: NodeProto) -> None:
+        """Name a node and its outputs; what it reads has been named before."""
         op = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.op_type).lower()
         self._count[op] += 1
-        new = NodeProto(op_type=node.op_type, domain=_domain(node), name=f"{op}_{self._count[op]}")
-        new.input.extend(self._input(node, position, new.name) for position in range(len(node.input)))
+        new = self._graph.node.add(op_type=node.op_type, domain=_domain(node), name=f"{op}_{self._count[op]}")
+        new.attribute.extend(_attributes(node, self._versions[new.domain]))
+        for position, tensor in enumerate(node.input):
+            new.input.append(self._names.get(tensor) or self._initializer(node, position, new.name) if tensor else "")
         for position, tensor in enumerate(node.output):
             if tensor and tensor not in self._names:
                 self._names[tensor] = self._own(f"{new.name}_out" + (f"_{position + 1}" if position else ""))
             new.output.append(self._names[tensor] if tensor else "")
-        new.attribute.extend(_attributes(node, self._versions[_domain(node)]))
-        self.nodes.append(new)
 
-    def _input(self, node: NodeProto, position: int, node_name: str) -> str:
-        tensor = node.input[position]
-        value = self._values.get(tensor)
-        if not tensor or value is None:
-            return self._names[tensor] if tensor else ""
-        if tensor in self._names:
-            return self._names[tensor]
-        role = _role(node, position, self._versions[_domain(node)])
-        new = unused(self._own(f"{node_name}_{role}"), self.initializers.keys())
-        self.initializers[new] = initializer(new, numpy_helper.to_array(value))
-        if value.data_type in FLOATS:
-            self._names[tensor] = new
+    def _initializer(self, node: NodeProto, position: int, reader: str) -> str:
+        old = self._values[node.input[position]]
+        new = self._own(f"{reader}_{_role(node, position, self._versions[_domain(node)])}")
+        added = self._graph.initializer.add(name=new, data_type=old.data_type, dims=old.dims)
+        if old.HasField("raw_data"):
+            added.raw_data = old.raw_data
+        else:
+            added.CopyFrom(initializer(new, numpy_helper.to_array(old)))
+        if old.data_type in FLOATS:
+            self._names[old.name] = new
         return new
 
     def _own(self, generated: str) -> str:
-        if generated in self._given:
+        if generated in self._taken:
             raise SpecError(f"{generated!r} is the name of another tensor", fix="give inputs and outputs other names")
+        self._taken.add(generated)
         return generated
 
 
@@ -140,12 +156,17 @@ def _check_count(what: str, have: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _role(node: NodeProto, position: int, version: int) -> str:
-    if node.op_type in _ROLES:
-        return _ROLES[node.op_type][position]
-    known = schema(node, version)
-    if known is None or position >= len(known.inputs):
+    known = _ROLES.get(node.op_type)
+    if known:
+        return known[position]
+    standard = schema(node, version)
+    if standard is None or position >= len(standard.inputs) - _is_variadic(standard):
         return f"input_{position + 1}"
-    return known.inputs[position].name.lower()
+    return standard.inputs[position].name.lower()
+
+
+def _is_variadic(standard: defs.OpSchema) -> bool:
+    return bool(standard.inputs) and standard.inputs[-1].option == defs.OpSchema.FormalParameterOption.Variadic
 
 
 def _attributes(node: NodeProto, version: int) -> list[AttributeProto]:

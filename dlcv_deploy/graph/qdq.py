@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from ..errors import SpecError
 from ..types import ExportedModel, LeftAlone, QuantizedModel
-from .index import Array, Index, attribute, check_finite, index, initializer, is_op, keep, opset
+from .index import Array, Index, attribute, check_finite, drop, index, initializer, is_op, opset, replace
 
 _TOP = 127
 _TINY = 2.0**-64
@@ -41,6 +41,9 @@ _REASONS = {
 }
 _OTHER = "only convolutions, matrix products and residual sums are computed in int8"
 _PLAIN_SUM = "neither input is an int8 convolution that feeds this sum alone, so there is nothing to fuse it into"
+
+
+_CONSTANT_SUM = "it adds a constant, which takes little time beside the convolutions"
 
 
 def quantizable(model: ModelProto) -> tuple[str, ...]:
@@ -160,8 +163,9 @@ def _plan(graph: GraphProto, dead: Set[str]) -> _Plan:
             mains = [p for p in (0, 1) if node.input[p] in convs and at.only_reader(node.input[p]) is node]
             main = max(mains, key=[depth.get(t, 0) for t in node.input].__getitem__, default=0)
             position = 1 - main
-            fuses = bool(mains) and convs[node.input[main]] and node.input[position] not in at.initializers
-            reason = "" if fuses else _PLAIN_SUM
+            fuses = bool(mains) and convs[node.input[main]]
+            constant = any(t in at.initializers for t in node.input)
+            reason = _CONSTANT_SUM if constant else "" if fuses else _PLAIN_SUM
         elif is_op(node, *_SILENT):
             zero.update(node.output if _moves(node, at) and node.input[0] in zero else ())
             continue
@@ -196,24 +200,25 @@ def _carry_through(graph: GraphProto, plan: _Plan, at: Index) -> None:
     """Share one scale across operators that only move values, so that they work on int8.
 
     Where a tensor with a pair was moved from another with a pair, it takes the other's scale and the moving starts
-    from the other's pair. Where MaxPool reads what nothing else reads, a pair with its output's scale goes before it.
+    from the other's pair. Where one MaxPool made it from a tensor that nothing else reads, that tensor gets a pair with
+    its scale; not across more (TensorRT-RTX dequantizes before the MaxPool if Flatten stands before the second pair).
     """
     for tensor in [t for node in graph.node for t in node.output if t in plan.range_of]:
-        if not plan.only_int8(at, tensor):
-            continue
-        first, source = None, tensor
+        source, movers = tensor, list[NodeProto]()
         while (mover := at.producer.get(source)) is not None and _moves(mover, at):
-            first, source = mover, mover.input[0]
+            movers.append(mover)
+            source = mover.input[0]
             if source in plan.range_of or at.only_reader(source) is None:
                 break
-        if first is not None and source in plan.range_of:
-            plan.range_of[tensor] = plan.range_of[source]
-            plan.reads.add((first.output[0], 0))
+        if not movers or not plan.only_int8(at, tensor):
             continue
-        pool = at.producer[tensor]
-        if is_op(pool, "MaxPool") and _moves(pool, at) and at.only_reader(pool.input[0]) is not None:
-            plan.read(pool, 0)
-            plan.range_of[pool.input[0]] = tensor
+        if source in plan.range_of:
+            plan.range_of[tensor] = plan.range_of[source]
+        elif [mover.op_type for mover in movers] == ["MaxPool"] and at.only_reader(source) is not None:
+            plan.range_of[source] = plan.range_of[tensor]
+        else:
+            continue
+        plan.reads.add((movers[-1].output[0], 0))
 
 
 def _moves(node: NodeProto, at: Index) -> bool:
@@ -239,9 +244,10 @@ def _rewrite(graph: GraphProto, plan: _Plan, scales: Mapping[str, float]) -> Non
         for tensor in node.output:
             nodes += _pair(tensor, scales, added)
     read = {t for node in nodes for t in node.input}
-    keep(graph.node, nodes)
-    keep(graph.initializer, [*(i for i in graph.initializer if i.name in read), *added.values()])
-    keep(graph.value_info, [])
+    replace(graph.node, nodes)
+    drop(graph.initializer, lambda i: i.name not in read)
+    graph.initializer.extend(added.values())
+    del graph.value_info[:]
 
 
 def _pair(tensor: str, scales: Mapping[str, float], added: dict[str, TensorProto]) -> list[NodeProto]:
@@ -275,11 +281,13 @@ def _weight(node: NodeProto, at: Index, input_scale: float, added: dict[str, Ten
 
 def _steps(weight: Array, axis: int, bias: Array, input_scale: float) -> tuple[Array, Array]:
     """A weight as int8, and the float32 scale of each channel along ``axis``; the bias's last axis is the channel."""
-    exact = weight.astype(np.float64)
-    amax = np.abs(exact).max(axis=tuple(a for a in range(exact.ndim) if a != axis))
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    amax = np.abs(rows).max(axis=1).astype(np.float64)
     most = np.abs(bias.astype(np.float64)).reshape(-1, bias.shape[-1] if bias.ndim else 1).max(axis=0)
     least = np.maximum(most / input_scale / _BIAS_STEPS, _TINY)
     scale = np.maximum(amax / _TOP, least).astype(np.float32)
-    shape = [-1 if a == axis else 1 for a in range(exact.ndim)]
-    steps = np.rint(exact / scale.astype(np.float64).reshape(shape))
-    return np.clip(steps, -_TOP, _TOP).astype(np.int8), scale
+    steps = np.empty(rows.shape, np.int8)
+    for at, row in enumerate(rows):  # a row in float64 fits a cache; a whole weight may not fit memory
+        steps[at] = np.clip(np.rint(row / np.float64(scale[at])), -_TOP, _TOP)
+    moved = [weight.shape[axis], *(n for a, n in enumerate(weight.shape) if a != axis)]
+    return np.moveaxis(steps.reshape(moved), 0, axis), scale

@@ -1,0 +1,132 @@
+"""FP16 typed into the graph: what computes in half precision, and the Casts around what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, defs, helper
+
+from ..errors import SpecError
+from ..types import LeftAlone
+from .index import Array, Index, check_finite, copied, drop, index, initializer, is_op, opset, replace, schema, types
+
+_TOP = 65504
+_HALF, _SINGLE = int(TensorProto.FLOAT16), int(TensorProto.FLOAT)
+_SUFFIX = {_HALF: "fp16", _SINGLE: "fp32"}
+
+_KEPT = {
+    "LRN": "its sums of squares leave the range of float16 where an activation is above 255",
+    "Softmax": "float16 would round its small probabilities to 0",
+}
+_SINGLE_ONLY = "ONNX does not define it for float16"
+
+
+def to_half(model: ModelProto) -> tuple[ModelProto, tuple[LeftAlone, ...]]:
+    """The network in FP16, and the nodes that stay in float32.
+
+    Float initializers and tensors become float16; the graph's inputs and outputs stay float32, with one Cast each.
+    LRN, Softmax and operators that ONNX does not define for float16 stay in float32 between Casts. No tensor is cast
+    twice, and no Cast that is added reads another.
+
+    Raises:
+        SpecError: A weight above 65504 in magnitude, NaN or infinite; a graph that is quantized, that no pass
+            understands, or whose types cannot be inferred.
+    """
+    if any(is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise SpecError("an int8 graph cannot be turned into fp16", fix="start from the fp32 export")
+    check_finite(model.graph)
+    known = types(model)
+    for node in model.graph.node:
+        unknown = [t for t in node.output if t and t not in known]
+        if unknown:
+            raise SpecError(
+                f"the type of {unknown[0]!r}, which {node.op_type} {node.name!r} makes, cannot be inferred",
+                fix="use standard ONNX operators, or build in fp32",
+            )
+    at = index(model.graph)
+    typed = _Typed(at, frozenset(t for t, (element, _) in known.items() if element == _SINGLE))
+    model = copied(model)
+    version = opset(model)
+    left_alone = []
+    for node in model.graph.node:
+        reason = typed.add(node, None if is_op(node, *_KEPT) else schema(node, version))
+        if reason:
+            left_alone.append(LeftAlone(node.name, node.op_type, reason))
+    drop(model.graph.initializer, lambda i: i.data_type == _SINGLE)
+    model.graph.initializer.extend(typed.initializers.values())
+    replace(model.graph.node, typed.nodes)
+    del model.graph.value_info[:]
+    return model, tuple(left_alone)
+
+
+class _Typed:
+    """Nodes with their Casts, and float initializers in the types they are read in, in the order they were added."""
+
+    def __init__(self, at: Index, floats: frozenset[str]) -> None:
+        self.nodes: list[NodeProto] = []
+        self.initializers: dict[str, TensorProto] = {}
+        self._at, self._floats = at, floats
+        self._made: dict[str, int] = {}  # the type a node makes a float tensor in; the graph's inputs are not here
+        self._names: dict[tuple[str, int], str] = {}  # what a float tensor is called in a type
+
+    def add(self, node: NodeProto, known: defs.OpSchema | None) -> str:
+        """Add a node and the Casts it needs; returns why it stays in float32, or nothing where it does not."""
+        is_cast = is_op(node, "Cast")
+        reads_floats = bool(self._floats.intersection(node.input))
+        for position, tensor in enumerate(node.input):
+            if tensor in self._floats:
+                element = _defined(known.inputs, position) if known else _SINGLE
+                node.input[position] = self._read(tensor, self._made.get(tensor, _SINGLE) if is_cast else element)
+        made = []
+        after = []
+        for position, tensor in enumerate(node.output):
+            if tensor not in self._floats:
+                continue
+            made.append(_defined(known.outputs, position) if known and (reads_floats or is_cast) else _SINGLE)
+            self._made[tensor] = made[-1]
+            if tensor in self._at.outputs and made[-1] == _HALF:
+                node.output[position] = self._names[tensor, _HALF] = f"{tensor}_fp16"
+                after.append(self._cast(tensor, _SINGLE, tensor))
+            else:
+                self._names[tensor, made[-1]] = tensor
+            if is_cast:
+                next(a for a in node.attribute if a.name == "to").i = made[-1]
+        self.nodes += [node, *after]
+        return "" if _SINGLE not in made else _KEPT.get(node.op_type, _SINGLE_ONLY)
+
+    def _read(self, tensor: str, element: int) -> str:
+        """What to call a float tensor in a type; its Cast or initializer is added where it is first asked for."""
+        if (tensor, element) not in self._names:
+            if tensor in self._at.initializers:
+                name = tensor if element == _HALF else f"{tensor}_fp32"
+                values = self._at.array(tensor)
+                if element == _HALF:
+                    values = _halved(tensor, values)
+                self.initializers[name] = initializer(name, values)
+                self._names[tensor, element] = name
+            elif self._made.get(tensor, _SINGLE) == element:
+                self._names[tensor, element] = tensor
+            else:
+                self.nodes.append(self._cast(tensor, element, f"{tensor}_{_SUFFIX[element]}"))
+        return self._names[tensor, element]
+
+    def _cast(self, tensor: str, element: int, result: str) -> NodeProto:
+        source = self._names.get((tensor, self._made.get(tensor, _SINGLE)), tensor)
+        self._names[tensor, element] = result
+        return helper.make_node("Cast", [source], [result], f"{tensor}_to_{_SUFFIX[element]}", to=element)
+
+
+def _defined(parameters: Sequence[defs.OpSchema.FormalParameter], position: int) -> int:
+    """Float16 where the standard allows it for an operator's input or output, else float32."""
+    return _HALF if "tensor(float16)" in parameters[min(position, len(parameters) - 1)].types else _SINGLE
+
+
+def _halved(name: str, values: Array) -> Array:
+    top = float(np.abs(values).max(initial=0.0))
+    if top > _TOP:
+        raise SpecError(
+            f"initializer {name!r} holds {top:g}, which is beyond {_TOP}, the largest float16",
+            fix="build in fp32 or int8",
+        )
+    return values.astype(np.float16)
