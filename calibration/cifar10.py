@@ -97,9 +97,13 @@ def _batch(data: bytes) -> tuple[Pixels, list[int]]:
     pixels, labels = named.get("data"), named.get("labels")
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3072:
         raise ValueError("a batch holds no 'data' of rows of 3,072 bytes")
-    if not isinstance(labels, list) or len(labels) != len(pixels) or not set(labels) <= set(range(10)):
+    if not isinstance(labels, list) or len(labels) != len(pixels) or not all(map(_is_class, labels)):
         raise ValueError("a batch holds no 'labels' from 0 to 9 for its rows")
     return pixels, labels
+
+
+def _is_class(value: object) -> bool:
+    return type(value) is int and 0 <= value <= 9
 
 
 @dc.dataclass(slots=True)
@@ -162,6 +166,8 @@ def _interpret(data: bytes) -> Any:  # noqa: ANN401
                 _as(list, stack[-1]).extend(items)
             case "SETITEM" | "SETITEMS":
                 items = _pop(stack, 2) if opcode.name == "SETITEM" else _pop_to_mark(stack)
+                if len(items) % 2:
+                    raise ValueError("a damaged pickle (a name without a value)")
                 _as(dict, stack[-1]).update(zip(items[::2], items[1::2], strict=True))
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
@@ -192,7 +198,9 @@ def _pop(stack: list[Any], count: int) -> list[Any]:
 
 
 def _pop_to_mark(stack: list[Any]) -> list[Any]:
-    start = max(i for i, item in enumerate(stack) if item is _MARK)
+    start = max((i for i, item in enumerate(stack) if item is _MARK), default=-1)
+    if start < 0:
+        raise ValueError("a damaged pickle (no mark)")
     items = stack[start + 1 :]
     del stack[start:]
     return items

@@ -119,7 +119,8 @@ def read_npz(path: Path) -> tuple[Pixels, Labels | None]:
         ArtifactError: Damaged, or without ``images`` that are RGB bytes, or with ``labels`` that do not fit them.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile) or "images" not in file:
                 raise ArtifactError(
                     f"{path.name} holds no array 'images'", fix="np.savez(FILE, images=uint8 NHWC, labels=int64)"
