@@ -1,0 +1,1 @@
+"""Networks, the catalogue that names them, and their weights."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses as dc
 import hashlib
-import zipfile
+import re
+import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251  only to catch what torch.load(weights_only=True) raises
@@ -29,6 +31,7 @@ _TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
 _NESTS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")  # DataParallel's, torch.compile's
 _OTHER_WAYS = "give --weights FILE (.pth, .safetensors) or --weights random"
+_TENSORS_ALONE = "save the tensors alone: torch.save(net.state_dict(), FILE)"
 _SHOWN = 10
 
 
@@ -169,58 +172,51 @@ def _read_safetensors(path: Path) -> object:
         return safetensors.torch.load(path.read_bytes())
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as e:
         raise ArtifactError(
-            f"{path} is not a sound safetensors file: {_reason(e)}", fix="copy or download it again"
+            f"{path} is damaged, or is not a safetensors file: {e}", fix="copy or download it again"
         ) from e
     except OSError as e:
         raise ArtifactError(f"cannot read {path}: {e.strerror}", fix="look at its permissions") from e
-
-
-_TORCH_REFUSALS: tuple[type[Exception], ...] = (
-    UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, AssertionError,
-    ArithmeticError, zipfile.BadZipFile,
-)  # fmt: skip
-"""What torch.load was seen to raise on damaged files."""
 
 
 def _read_torch(path: Path) -> object:
+    refusals = (UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # guesses at what a damaged file may be
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as e:
         raise ArtifactError(f"cannot read {path}: {e.strerror}", fix="look at its permissions") from e
-    except _TORCH_REFUSALS as e:
-        if "Unsupported global" in str(e) or "Unsupported class" in str(e) or "Unsupported operand" in str(e):
+    except (*refusals, AssertionError, ArithmeticError, struct.error) as e:  # all seen on damaged files
+        if code := re.search(r"GLOBAL (\S+)", str(e)):
             raise ArtifactError(
-                f"{path} holds more than tensors: Python objects, which are code, and are never loaded",
-                fix="save the tensors alone: torch.save(net.state_dict(), FILE)",
+                f"{path} holds {code[1]}, a Python object, and not tensors alone; objects are code and never loaded",
+                fix=_TENSORS_ALONE,
             ) from e
         raise ArtifactError(
-            f"{path} is not a sound PyTorch checkpoint: {_reason(e)}", fix="copy or download it again"
+            f"{path} is damaged, or is not a checkpoint of PyTorch", fix="copy or download it again"
         ) from e
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _tensors(path: Path, value: object) -> dict[str, Tensor]:
     """The state dict within what a file holds, checked."""
-    alone = "save the tensors alone: torch.save(net.state_dict(), FILE)"
     if isinstance(value, Mapping):
         value = next((value[nest] for nest in _NESTS if isinstance(value.get(nest), Mapping)), value)
     if not isinstance(value, Mapping) or not value:
-        raise ArtifactError(f"{path} holds no state dict, but {_kind(value)}", fix=alone)
+        raise ArtifactError(f"{path} holds no state dict, but {_kind(value)}", fix=_TENSORS_ALONE)
     state: dict[str, Tensor] = {}
     for name, tensor in value.items():
         key = str(name)
         while prefix := next((p for p in _PREFIXES if key.startswith(p)), ""):
             key = key.removeprefix(prefix)
         if not isinstance(tensor, Tensor):
-            raise ArtifactError(f"{path}: {key!r} is not a tensor, but {_kind(tensor)}", fix=alone)
+            raise ArtifactError(f"{path}: {key!r} is not a tensor, but {_kind(tensor)}", fix=_TENSORS_ALONE)
         usable = tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
         if not usable and not _is_count(key):
-            raise ArtifactError(f"{path}: {key!r} is {tensor.dtype}, {tensor.layout}, not plain numbers", fix=alone)
+            raise ArtifactError(
+                f"{path}: {key!r} is {tensor.dtype}, {tensor.layout}, not plain numbers", fix=_TENSORS_ALONE
+            )
         if key in state:
-            raise ArtifactError(f"{path} holds {key!r} twice, with and without a wrapper's prefix", fix=alone)
+            raise ArtifactError(f"{path} holds {key!r} twice, with and without a wrapper's prefix", fix=_TENSORS_ALONE)
         state[key] = tensor
     return state
 
