@@ -212,9 +212,8 @@ def _tensors(path: Path, value: object) -> dict[str, Tensor]:
             raise ArtifactError(f"{path}: {key!r} is not a tensor, but {_kind(tensor)}", fix=_TENSORS_ALONE)
         usable = tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
         if not usable and not _is_count(key):
-            raise ArtifactError(
-                f"{path}: {key!r} is {tensor.dtype}, {tensor.layout}, not plain numbers", fix=_TENSORS_ALONE
-            )
+            what = f"{tensor.dtype} on {tensor.device}, {tensor.layout}"
+            raise ArtifactError(f"{path}: {key!r} is not plain numbers, but {what}", fix=_TENSORS_ALONE)
         if key in state:
             raise ArtifactError(f"{path} holds {key!r} twice, with and without a wrapper's prefix", fix=_TENSORS_ALONE)
         state[key] = tensor
