@@ -1,5 +1,7 @@
 """Histograms count exactly, and merging them is the same as counting all at once."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -121,3 +123,12 @@ def test_nan_and_infinity_are_refused(bad, where):
     x[where] = bad
     with pytest.raises(ToolError, match="NaN or infinite"):
         Histogram.of(x)
+
+
+def test_counting_takes_little_memory_beside_the_tensor():
+    x = np.random.default_rng(0).standard_normal((4, 500_000)).astype(np.float32)
+    tracemalloc.start()
+    Histogram.of(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20  # the tensor has 8 MB
