@@ -51,24 +51,25 @@ def compile(onnx: bytes, options: CompileOptions) -> Engine:
 def load(engine: Engine) -> CheckedSession:
     """See ``Backend``."""
     optional.check_runs(name, ability())
-    xml, weights = (file_of(engine, file) for file in FILES)
+    xml, weights = file_of(engine, FILES[0]), file_of(engine, FILES[1], may_be_empty=True)
     ov = _openvino()
     try:
-        compiled = _compiled(ov, ov.Core().read_model(xml, weights))
+        model = ov.Core().read_model(xml, weights)
+        inputs, outputs = _specs(model, engine.batch)  # not of what is compiled: casts melt there, and names with them
+        compiled = _compiled(ov, model)
     except ToolError:
         raise
     except RuntimeError as e:
         raise damaged(engine, _words(e)) from e
     request = compiled.create_infer_request()
-    outputs = range(len(compiled.outputs))
 
     def infer(arrays: list[Array]) -> list[Array]:
         for i, array in enumerate(arrays):
             request.set_input_tensor(i, ov.Tensor(np.require(array, requirements="W"), shared_memory=True))
         request.infer()
-        return [request.get_output_tensor(i).data.copy() for i in outputs]
+        return [request.get_output_tensor(i).data.copy() for i in range(len(outputs))]
 
-    return CheckedSession(*_specs(compiled, engine.batch), engine.batch, infer)
+    return CheckedSession(inputs, outputs, engine.batch, infer)
 
 
 def convert(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:

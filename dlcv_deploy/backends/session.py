@@ -108,13 +108,13 @@ def spec_of(name: str, shape: Sequence[int | None] | None, dtype: str, batch: Di
     return TensorSpec(name, rest, dtype)
 
 
-def file_of(engine: Engine, name: str) -> bytes:
+def file_of(engine: Engine, name: str, *, may_be_empty: bool = False) -> bytes:
     """Content of one of an engine's files.
 
     Raises:
-        ArtifactError: It is absent or empty.
+        ArtifactError: It is absent, or empty where that cannot be.
     """
-    if not engine.files.get(name):
+    if name not in engine.files or not (engine.files[name] or may_be_empty):
         state = "is empty" if name in engine.files else "is missing"
         raise ArtifactError(f"the {engine.backend} engine's file {name} {state}", fix="build it again")
     return engine.files[name]

@@ -1,0 +1,131 @@
+"""What a test needs, and what no test may do.
+
+``DLCV_REQUIRE=openvino,cifar10`` turns every skip whose reason names one of these into a failure, whichever way the
+test skipped: ``need``, the ``gpu`` marker, ``pytest.importorskip`` or ``skipif``.
+"""
+
+import importlib.util
+import ipaddress
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from dlcv_deploy import backends
+from dlcv_deploy.backends import _cuda
+
+DATA = Path(os.environ.get("DLCV_DATA") or Path(__file__).parents[2] / "shared" / "data")
+REQUIRED = tuple(filter(None, os.environ.get("DLCV_REQUIRE", "").replace(" ", "").split(",")))
+
+
+def _package(name):
+    return lambda: "" if importlib.util.find_spec(name) else "not installed"
+
+
+def _backend(name):
+    return lambda: backends.get(name).ability().no_compile
+
+
+def _data(name):
+    return lambda: "" if (DATA / name).is_dir() else f"{DATA / name} is no folder; set DLCV_DATA"
+
+
+CAPABILITIES = {
+    **{name: _backend(name) for name in backends.names()},
+    **{name: _package(name) for name in ("torch", "mypy")},
+    **{name: _data(name) for name in ("cifar10", "imagenet224", "checkpoints")},
+    "gpu": _cuda.no_gpu,
+    "nvcc": lambda: "" if shutil.which("nvcc") else "not on PATH",
+}
+
+
+def pytest_configure(config):
+    if unknown := set(REQUIRED) - set(CAPABILITIES):
+        raise pytest.UsageError(f"DLCV_REQUIRE: no capability {unknown.pop()!r}; there are {', '.join(CAPABILITIES)}")
+
+
+def required(reason):
+    """The capability in DLCV_REQUIRE that the reason of a skip names."""
+    return next((n for n in REQUIRED if re.search(rf"\b(needs|no|could not import) '?{n}\b", reason)), None)
+
+
+def _refuse_skip(report):
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if report.skipped and not hasattr(report, "wasxfail") and (name := required(reason)):
+        report.outcome, report.longrepr = "failed", f"DLCV_REQUIRE names {name}: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    return _refuse_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    return _refuse_skip((yield))
+
+
+def _need(*names):
+    for name in names:
+        if reason := CAPABILITIES[name]():
+            pytest.skip(f"needs {name}: {reason}")
+
+
+@pytest.fixture(scope="session")
+def need():
+    """Skip unless these capabilities are here: ``need("openvino", "torch")``."""
+    return _need
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        _need("gpu")
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir():
+    """The folder with CIFAR-10's train.npz and test.npz."""
+    _need("cifar10")
+    return DATA / "cifar10"
+
+
+@pytest.fixture(scope="session")
+def imagenet224_dir():
+    """The folder with 150 labelled photographs."""
+    _need("imagenet224")
+    return DATA / "imagenet224"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network():
+    """Nothing but this machine is reached from a test."""
+
+    def is_here(host):
+        if not host or host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    def guarded(call, host_of):
+        def guard(*args, **kwargs):
+            host = host_of(*args)
+            if not is_here(host.decode() if isinstance(host, bytes) else host):
+                raise RuntimeError(f"a test tried to reach {host!r}; tests use this machine only")
+            return call(*args, **kwargs)
+
+        return guard
+
+    def peer(sock, address, *_):
+        return None if sock.family == getattr(socket, "AF_UNIX", None) else address[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name), peer))
+        patch.setattr(socket, "getaddrinfo", guarded(socket.getaddrinfo, lambda host, *_: host))
+        yield
