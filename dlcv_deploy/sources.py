@@ -136,13 +136,12 @@ def _calibration(
         return None, table, None
     if Path(spec.calib).suffix.lower() == ".json":
         return None, read_table(Path(spec.calib)), None
-    whole = open_calibration(spec, pre, spec.calib_count + spare, classes, progress)
-    if len(whole) <= spec.calib_count:
-        return whole, None, None
-    count = spec.calib_count
-    used = Part(whole, 0, count, f"{count} of {whole.source}", whole.skipped, whole.random)
-    rest = Part(whole, count, len(whole), f"images not calibrated on, of {whole.source}", whole.skipped)
-    return used, None, rest
+    used = open_calibration(spec, pre, spec.calib_count, classes, progress)
+    if used.random or len(used) < spec.calib_count:
+        return used, None, None
+    whole = open_calibration(spec, pre, spec.calib_count + spare, classes, progress)  # the first of them the same
+    source = f"images beside those calibrated on, of {whole.source}"
+    return used, None, Part(whole, len(used), len(whole), source, whole.skipped)
 
 
 def read_table(path: Path) -> CalibrationTable:

@@ -147,22 +147,22 @@ def from_json(text: str) -> Report:
             f"the report has schema version {schema!r}, and this dlcv-deploy reads {SCHEMA}",
             fix="read it with the dlcv-deploy that wrote it, or build again",
         )
-    return typing.cast(Report, _read(Report, value, "report"))
+    return typing.cast(Report, read(Report, value, "report"))
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
+def read(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
     """``value`` as the type ``kind`` wants it; the types are those of the dataclasses above and in ``types``."""
     if dc.is_dataclass(kind) and isinstance(kind, type):
         return _read_fields(kind, value, where)
     origin, args = get_origin(kind), get_args(kind)
     if origin in (types.UnionType, typing.Union):  # only "X | None" is used
-        return None if value is None else _read(args[0], value, where)
+        return None if value is None else read(args[0], value, where)
     if origin is tuple and isinstance(value, list):
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
         if len(kinds) == len(value):
-            return tuple(_read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+            return tuple(read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if origin is Mapping and isinstance(value, dict):
-        return {key: _read(args[1], part, f"{where}.{key}") for key, part in value.items()}
+        return {key: read(args[1], part, f"{where}.{key}") for key, part in value.items()}
     if origin is Literal and value in args:
         return value
     if kind is float and value is None:
@@ -188,7 +188,7 @@ def _read_fields(kind: type, value: Any, where: str) -> Any:  # noqa: ANN401
                 f"{where} {problem} {', '.join(fields)}", fix="the report was cut or edited: build again"
             )
     try:
-        return kind(**{name: _read(kinds[name], value[name], f"{where}.{name}") for name in names})
+        return kind(**{name: read(kinds[name], value[name], f"{where}.{name}") for name in names})
     except SpecError as e:
         raise ArtifactError(f"{where} of the report cannot be: {e.what}", fix="build again") from e
 
