@@ -48,6 +48,10 @@ def name(model: ModelProto, *, inputs: Sequence[str] = ("input",), outputs: Sequ
     returned = list(model.graph.output)
     _check_count("input", [i.name for i in fed], inputs)
     _check_count("output", [o.name for o in returned], outputs)
+    if set(inputs) & set(outputs):
+        raise SpecError(
+            f"{min(set(inputs) & set(outputs))!r} names an input and an output", fix="give each its own name"
+        )
     for value in returned:
         if value.name not in at.producer:
             raise SpecError(f"output {value.name!r} is not computed by a node", fix="return what the network computes")
