@@ -169,7 +169,7 @@ def _fetch(url: str, name: str, sha256_prefix: str, progress: Progress) -> Itera
                 advance(len(piece))
                 yield piece
     if done < total:
-        raise ArtifactError(f"{url} was cut off after {done} of {total} bytes", fix="run again")
+        raise ArtifactError(f"{url} was cut off after {done} of {total} bytes", fix="connect to the network again")
     if not hasher.hexdigest().startswith(sha256_prefix):
         raise ArtifactError(
             f"{url} served something else: its SHA-256 begins with {hasher.hexdigest()[:8]}, not {sha256_prefix[:8]}",
@@ -186,4 +186,6 @@ def _network_errors(url: str) -> Iterator[None]:
         raise ArtifactError(f"{url} answers {e.code} {e.reason}", fix="look whether the address still holds") from e
     except (OSError, http.client.HTTPException) as e:
         reason = e.reason if isinstance(e, urllib.error.URLError) else e
-        raise ArtifactError(f"cannot fetch {url}: {reason or type(e).__name__}", fix="look at the network") from e
+        raise ArtifactError(
+            f"cannot fetch {url}: {reason or type(e).__name__}", fix="connect to the network once, and run again"
+        ) from e

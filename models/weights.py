@@ -97,7 +97,7 @@ def _downloaded(weights: WeightSet, progress: Progress) -> Path:
         found = f"\n  {place} is there, but its SHA-256 does not begin with {weights.sha256}" if place.exists() else ""
         raise ArtifactError(
             f"the weights of {weights.network} are not in the cache, and {e.what}{found}",
-            fix=f"connect to the network once; or put the file at {place}; or {_OTHER_WAYS}",
+            fix=f"{e.fix}; or put the file at {place}; or {_OTHER_WAYS}",
         ) from e
 
 

@@ -250,7 +250,7 @@ def test_a_damaged_download_is_fetched_again(server):
     ("path", "message"),
     [
         ("/absent", "/absent answers 404 Not Found\n  fix: look whether the address still holds"),
-        ("/cut", "/cut was cut off after 1000 of 1048576 bytes\n  fix: run again"),
+        ("/cut", "/cut was cut off after 1000 of 1048576 bytes\n  fix: connect to the network again"),
         ("/chunked-cut", "cannot fetch .*/chunked-cut: IncompleteRead"),
         ("/wrong", f"/wrong served something else: its SHA-256 begins with [0-9a-f]{{8}}, not {SHA[:8]}\n"),
     ],
@@ -272,7 +272,7 @@ def test_a_server_that_hangs(server, monkeypatch):
 
 
 def test_nobody_answers(server):
-    with pytest.raises(ArtifactError, match="Connection refused\n  fix: look at the network"):
+    with pytest.raises(ArtifactError, match="Connection refused\n  fix: connect to the network once"):
         download("http://127.0.0.1:1/", "w.pth", SHA)
     assert kept() == []
 

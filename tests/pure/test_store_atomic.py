@@ -103,6 +103,7 @@ def test_folder_replaces_a_link_and_not_what_it_points_at(tmp_path):
     write_folder(tmp_path / "link", {"a": b"2"}, replace=True)
     assert content(tmp_path) == {"real/a": b"1", "link/a": b"2"}
     assert not (tmp_path / "link").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
 
 
 def test_folder_does_not_replace_a_file(tmp_path):

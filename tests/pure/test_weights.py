@@ -187,7 +187,7 @@ def test_networks_without_published_weights(name):
 
 def test_no_network_and_no_cache(monkeypatch, tmp_path):
     def offline(url, name, sha256, progress):
-        raise ArtifactError("cannot fetch it: Name or service not known", fix="look at the network")
+        raise ArtifactError("cannot fetch it: Name or service not known", fix="connect to the network once")
 
     monkeypatch.setattr(weights, "download", offline)
     with pytest.raises(ArtifactError) as e:
@@ -289,6 +289,12 @@ def test_missing_unknown_and_misshapen_are_all_listed(tmp_path, state):
         "  1 misshapen: linear.weight (100, 64), not (10, 64)\n"
         "  fix: name the network they belong to, or give --weights FILE (.pth, .safetensors) or --weights random"
     )
+
+
+def test_another_number_of_classes(tmp_path, state):
+    state["linear.weight"], state["linear.bias"] = torch.zeros(100, 64), torch.zeros(100)
+    text = message(saved(tmp_path, state))
+    assert "\n  2 misshapen: linear.weight (100, 64), not (10, 64), linear.bias (100,), not (10,)\n" in text
 
 
 def test_weights_that_are_not_finite(tmp_path, state):
