@@ -16,7 +16,7 @@ import dataclasses as dc
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from .atomic import write_folder
 from .digest import sha256, sha256_file
@@ -157,4 +157,4 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     values["preprocess"] = Preprocess(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])})
     for side in ("inputs", "outputs"):
         values[side] = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values[side])
-    return cast(Manifest, Manifest(**values))
+    return Manifest(**values)

@@ -16,47 +16,25 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 BUNDLE = click.Path(path_type=Path, file_okay=False)
 
 
-class Triple(click.ParamType):
+def triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
     """Three numbers, as R,G,B."""
-
-    name = "R,G,B"
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[float, ...]:
-        """Read the numbers, or fail as click does."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) != 3:
-            self.fail(f"{value!r} is not three numbers; write it as .485,.456,.406", param, ctx)
-        return numbers
+    if value is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3:
+        raise click.BadParameter(f"{value!r} is not three numbers; write it as .485,.456,.406", ctx, param)
+    return numbers
 
 
-class SmList(click.ParamType):
-    """GPU architectures, as 86,89,120."""
-
-    name = "LIST"
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int, ...]:
-        """Read the numbers, or fail as click does."""
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip().removeprefix("sm_").replace(".", "") for part in str(value).split(",")]
-        if not all(part.isdigit() for part in parts):
-            self.fail(f"{value!r} is not a list of architectures; write it as 86,89,120", param, ctx)
-        return tuple(int(part) for part in parts)
+def architectures(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """GPU architectures, as 86,89,120 (sm_89 and 8.9 are understood too)."""
+    parts = [part.strip().removeprefix("sm_").replace(".", "") for part in value.split(",")] if value else []
+    if not all(part.isdigit() for part in parts):
+        raise click.BadParameter(f"{value!r} is not a list of architectures; write it as 86,89,120", ctx, param)
+    return tuple(int(part) for part in parts)
 
 
 def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -73,8 +51,10 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the value as JSON.")
 weights_options = options(
     click.option("--weights", help="FILE (.pth, .safetensors), or 'random'; else the catalogue's."),
-    click.option("--mean", type=Triple(), help="RGB mean in [0, 1], in place of the catalogue's."),
-    click.option("--std", type=Triple(), help="RGB standard deviation in [0, 1], in place of the catalogue's."),
+    click.option("--mean", callback=triple, metavar="R,G,B", help="RGB mean in [0, 1], in place of the catalogue's."),
+    click.option(
+        "--std", callback=triple, metavar="R,G,B", help="RGB standard deviation in [0, 1], in place of the catalogue's."
+    ),
 )
 calib_options = options(
     click.option("--calib-count", default=128, show_default=True, help="Images to calibrate on."),
@@ -113,7 +93,7 @@ def cli() -> None:
 @calib_options
 @click.option("--data", help="Images to measure parity on: DIR, FILE.npz or 'cifar10'.")
 @click.option("--target", "targets", multiple=True, default=("auto",), show_default=True, help="Backend; repeatable.")
-@click.option("--sm", type=SmList(), default=(), help="GPU architectures for TensorRT-RTX, as 86,89,120.")
+@click.option("--sm", callback=architectures, metavar="LIST", help="GPU architectures for TensorRT-RTX, as 86,89,120.")
 @click.option("-o", "--output", type=BUNDLE, help="The bundle to write.  [default: MODEL-PRECISION.dlcv]")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @as_json

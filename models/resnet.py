@@ -116,7 +116,8 @@ class ImageNetResNet(nn.Module):
         x = self.layer3(x)  # (N, 256e, 14, 14)
         x = self.layer4(x)  # (N, 512e, 7, 7)
         x = torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)  # (N, 512e)
-        return self.fc(x)  # (N, classes)
+        logits: Tensor = self.fc(x)  # (N, classes)
+        return logits
 
 
 class CifarResNet(nn.Module):
@@ -138,4 +139,5 @@ class CifarResNet(nn.Module):
         x = self.layer2(x)  # (N, 32, 16, 16)
         x = self.layer3(x)  # (N, 64, 8, 8)
         x = torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)  # (N, 64)
-        return self.linear(x)  # (N, classes)
+        logits: Tensor = self.linear(x)  # (N, classes)
+        return logits

@@ -136,7 +136,7 @@ def train(
             logits = forward(to_input(pixels, mean, std))
         loss = F.cross_entropy(logits.float(), target)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
