@@ -158,8 +158,7 @@ def _can_fold(at: Index, conv: NodeProto, norm: NodeProto) -> bool:
     return (
         is_op(conv, "Conv")
         and at.only_reader(conv.output[0]) is not None
-        and not attribute(norm, "training_mode", 0)
-        and len(norm.output) == 1
+        and len(norm.output) == 1  # in training mode it has three
         and all(t in at.initializers for t in (*conv.input[1:], *norm.input[1:]) if t)
         and at.initializers[conv.input[1]].data_type in (TensorProto.FLOAT, TensorProto.DOUBLE)
     )

@@ -20,6 +20,7 @@ _KEPT = {
     "Softmax": "float16 would round its small probabilities to 0",
 }
 _SINGLE_ONLY = "ONNX does not define it for float16"
+_SOURCE = "it makes float32 values and reads none"
 
 
 def to_half(model: ModelProto) -> tuple[ModelProto, tuple[LeftAlone, ...]]:
@@ -93,7 +94,9 @@ class _Typed:
             if is_cast:
                 next(a for a in node.attribute if a.name == "to").i = made[-1]
         self.nodes += [node, *after]
-        return "" if _SINGLE not in made else _KEPT.get(node.op_type, _SINGLE_ONLY)
+        if _SINGLE not in made:
+            return ""
+        return _KEPT.get(node.op_type, _SINGLE_ONLY) if reads_floats else _SOURCE
 
     def _read(self, tensor: str, element: int) -> str:
         """What to call a float tensor in a type; its Cast or initializer is added where it is first asked for."""

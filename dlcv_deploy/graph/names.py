@@ -97,7 +97,6 @@ def signature(model: ModelProto) -> str:
     outputs = [f"output_{n}" for n in range(1, len(hollow.graph.output) + 1)]
     plain = name(hollow, inputs=inputs, outputs=outputs)
     plain.ClearField("producer_version")
-    plain.ClearField("ir_version")
     return digest(graph=plain.SerializeToString(deterministic=True))
 
 

@@ -158,6 +158,21 @@ def test_operators_without_float16_and_casts_of_integers():
     assert "range: zero_fp32 four_fp32 one_fp32 -> r" in lines(after)
 
 
+def test_what_makes_float32_from_nothing_is_cast_after():
+    body = (
+        "[shape] s = Shape (input) [fill] f = ConstantOfShape <value = float[1] {0.5}> (s) [c] logits = Mul (input, f)"
+    )
+    after, left_alone = halved(build(body, ""))
+    assert left_alone == (LeftAlone("fill", "ConstantOfShape", "it makes float32 values and reads none"),)
+    assert lines(after)[:5] == [
+        "input_to_fp16: input -> input_fp16",
+        "shape: input_fp16 -> s",
+        "fill: s -> f",
+        "f_to_fp16: f -> f_fp16",
+        "c: input_fp16 f_fp16 -> logits_fp16",
+    ]
+
+
 def test_a_cast_reads_what_is_there():
     body = f"[l] k = {LRN} (input) [cast_1] i = Cast <to = 7> (k) [cast_2] f = Cast <to = 1> (i) [c] logits = Relu (f)"
     before = build(body, "")

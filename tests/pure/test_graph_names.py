@@ -18,7 +18,7 @@ NET = """
     <float[1,1,3,3] k1 = {1,2,3,4,5,6,7,8,9}, float[1] z = {0}, int64[2] where = {0, 0}, int64[2] to = {4, 4},
      int64[2] axes = {2, 3}, float[16,3] dense, float[3] b, float[2] dead = {1, 2}>
     {
-        [conv2d] f1 = Conv <kernel_shape = [3, 3], pads = [1,1,1,1], group = 1, auto_pad = "NOTSET"> (image, k1, z)
+        [conv2d] f1 = Conv <pads = [1,1,1,1], kernel_shape = [3, 3], group = 1, auto_pad = "NOTSET"> (image, k1, z)
         [act] f2 = Relu (f1)
         [cut] f3 = Slice (f2, where, to, axes)
         [again] f4 = Conv <pads = [1,1,1,1]> (f2, k1, z)

@@ -451,6 +451,17 @@ def test_a_shortcut_moved_from_what_is_always_zero_is_zero():
     ]
 
 
+def test_a_shortcut_that_is_zero_because_its_source_is_leaves_the_sum_alone():
+    body = """[conv_1] c1 = Conv (input, w1) [relu_1] r1 = Relu (c1) [conv_2] c2 = Conv (r1, w2)
+        [conv_3] c3 = Conv (input, w3)
+        [max_pool_1] m = MaxPool <kernel_shape = [1, 1]> (r1) [add_1] s = Add (c3, m) [mul_1] logits = Mul (s, c2)"""
+    model = exported(body)
+    assert quantizable(proto(model)) == ("input", "r1")
+    result = quantized(model, {"r1": 0.0})
+    assert LeftAlone("add_1", "Add", "its input m was 0 on every calibration image") in result.left_alone
+    assert result.quantized == ("conv_1", "conv_3")
+
+
 def test_a_tensor_that_loses_its_source_keeps_the_sources_range():
     """m takes r's scale; with the sum left alone r has no pair, and a range of m was never asked for."""
     body = """[conv_1] s = Conv (input, w1) [conv_2] c2 = Conv (s, w2) [tanh_1] d = Tanh (c2) [conv_3] c3 = Conv (d, w3)
