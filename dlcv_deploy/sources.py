@@ -140,7 +140,7 @@ def _calibration(
     if used.random or len(used) < spec.calib_count:
         return used, None, None
     whole = open_calibration(spec, pre, spec.calib_count + spare, classes, progress)  # the first of them the same
-    source = f"images beside those calibrated on, of {whole.source}"
+    source = f"images not calibrated on, from where those are ({used.source})"
     return used, None, Part(whole, len(used), len(whole), source, whole.skipped)
 
 
