@@ -17,6 +17,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
+	mkdir -p build
 	$(BIN)/dlcv-deploy build resnet20 --int8 --target openvino --target tensorrt_rtx --output $(DEMO) --force
 
 test: setup

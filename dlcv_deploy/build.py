@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -125,11 +126,16 @@ def check_free(spec: BuildSpec) -> None:
     """Refuse, before any work, an output that can never be written.
 
     Raises:
-        ArtifactError: Something else than a bundle is there, or the folder above is missing.
+        ArtifactError: Something else than a bundle is there, or the folder above is missing or closed.
     """
     path = spec.path()
     if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
         raise ArtifactError(f"{path} exists and is no bundle", fix="name another output with -o, or remove it")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ArtifactError(f"cannot write {path}: there is no folder {folder}", fix="make it first, or name another")
+    if not os.access(folder, os.W_OK):
+        raise ArtifactError(f"cannot write {path}: you may not write into {folder}", fix="name another output with -o")
 
 
 def up_to_date(spec: BuildSpec, key: str) -> tuple[Bundle, Report] | None:

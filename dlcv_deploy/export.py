@@ -62,7 +62,7 @@ def _trace(name: str, net: nn.Module, input_shape: tuple[int, ...]) -> onnx.Mode
                 dynamic_shapes=({0: batch},),
                 opset_version=OPSET,
                 custom_translation_table=_translations(),
-                optimize=True,
+                optimize=False,  # it would fold in float32, and drop biases that happen to be zero; see graph.fold
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as e:

@@ -37,7 +37,7 @@ def test_a_backend_that_is_not_installed(run, tmp_path, monkeypatch):
 
     backend = backends.get("tensorrt")
     why = "not installed; pip install 'dlcv-deploy[gpu]'"
-    monkeypatch.setattr(type(backend), "ability", lambda self: Ability("", why, why))
+    monkeypatch.setattr(backend, "ability", lambda: Ability("", why, why))
     words = ["build", "resnet20", "--weights", "random", "--target", "tensorrt", "-o", tmp_path / "b"]
     refused(run(*words), 3, "dlcv-deploy[gpu]")
 
@@ -155,7 +155,9 @@ def test_no_write_permission(run, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_does_not_exist(run, tmp_path):
-    refused(run("build", "resnet20", *RANDOM, "-o", tmp_path / "no/such/b"), 5, "no/such")
+    result = run("build", "resnet20", *RANDOM, "-o", tmp_path / "no/such/b")
+    refused(result, 5, "no/such", "make it first")
+    assert "export" not in result.err  # refused before any work
 
 
 def test_an_output_that_is_something_else(run, tmp_path):
