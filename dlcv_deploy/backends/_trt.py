@@ -134,7 +134,9 @@ def _parse(
         words = []
         for i in range(parser.num_errors):
             error: tensorrt.ParserError = parser.get_error(i)
-            where = f"node {error.node_name()!r} ({error.node_operator()}): " if error.node_operator() else "the graph: "
+            where = (
+                f"node {error.node_name()!r} ({error.node_operator()}): " if error.node_operator() else "the graph: "
+            )
             words.append(f"{where}{error.code().name}: {error.desc()}")
         raise ToolError(
             f"{tool} refused {'; '.join(words) or 'the graph'}",

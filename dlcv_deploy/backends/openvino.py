@@ -127,15 +127,23 @@ def _specs(model: Any, batch: Dim) -> tuple[tuple[TensorSpec, ...], tuple[Tensor
 
 
 def _name_ports(model: Any, onnx: bytes) -> None:  # noqa: ANN401 - as above
-    """Leave each input and output the name it has in the graph alone; a port may have collected several."""
+    """Give each input and output the name it has in the graph; OpenVINO's own reader loses some of them.
+
+    It drops operators that do nothing in inference (Identity, Dropout), and may keep the name behind them instead.
+    """
     from onnx import load_model_from_string
 
     graph = load_model_from_string(onnx).graph
-    for ports, values in ((model.inputs, graph.input), (model.outputs, graph.output)):
-        known = {value.name for value in values}
-        for port in ports:
-            if len(port.get_names()) > 1 and (mine := known & port.get_names()):
-                port.get_tensor().set_names(mine)
+    held = {tensor.name for tensor in graph.initializer}
+    inputs = [value.name for value in graph.input if value.name not in held]
+    for ports, names in ((model.inputs, inputs), (model.outputs, [value.name for value in graph.output])):
+        if len(ports) != len(names):
+            raise ToolError(
+                f"OpenVINO keeps {len(ports)} of the tensors {', '.join(names)}",
+                fix="export the network without the inputs that it does not use",
+            )
+        for port, own in zip(ports, names, strict=True):
+            port.get_tensor().set_names({own})
 
 
 def _openvino() -> Any:  # noqa: ANN401 - as above

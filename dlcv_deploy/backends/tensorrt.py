@@ -53,8 +53,7 @@ def compile(onnx: bytes, options: CompileOptions) -> Engine:
         )
     files = {"model.onnx": onnx}
     if options.timing_cache:
-        path = Path(options.timing_cache)
-        files["timing.cache"] = path.read_bytes() if path.exists() else b""
+        files["timing.cache"] = _read_or_empty(Path(options.timing_cache))
     answer = isolated(
         f"{__name__}:build",
         {"batch": dc.astuple(options.batch), "workspace_bytes": options.workspace_bytes, "sm": sm},
@@ -89,6 +88,16 @@ def build(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str
     target = f"SM {request['sm'] / 10:.1f}"
     flags = network_flags(trt, installed)
     return _trt.build(trt, TOOL, request, files, engine_file=FILE, configure=lambda *_: target, flags=flags)
+
+
+def _read_or_empty(path: Path) -> bytes:
+    """A file's content; nothing where it is yet to be made."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as e:
+        raise SpecError(f"the timing cache {path} cannot be read: {e.strerror}", fix="name another file") from e
 
 
 def network_flags(trt: Trt, installed: tuple[int, ...]) -> int:

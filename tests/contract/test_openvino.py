@@ -114,6 +114,24 @@ def test_names_survive_a_graph_that_does_nothing():
     np.testing.assert_array_equal(got["r"], np.maximum(x, 0))
 
 
+def test_names_survive_where_operators_melt():
+    """OpenVINO drops what does nothing in inference, and then calls the input ``i``."""
+    text = "g (float[N,3] x) => (float[N,3] z, float[N,3] y) "
+    text += "{ i = Dropout(x) r = Relu(i) a = Dropout(r) y = Identity(a) z = Neg(r) }"
+    backend, x = backends.get("openvino"), models.weights(2, 3)
+    session = backend.load(backend.compile(models.model(text), CompileOptions()))
+    assert ([s.name for s in session.inputs], [s.name for s in session.outputs]) == (["x"], ["z", "y"])
+    got = session.run({"x": x})
+    np.testing.assert_array_equal(got["y"], np.maximum(x, 0))
+    np.testing.assert_array_equal(got["z"], -np.maximum(x, 0))
+
+
+def test_an_input_that_nothing_uses_is_an_error():
+    onnx = models.model("g (float[N,3] x, float[N,3] spare) => (float[N,3] y) { y = Relu(x) }")
+    with pytest.raises(ToolError, match="OpenVINO keeps 1 of the tensors x, spare"):
+        backends.get("openvino").compile(onnx, CompileOptions())
+
+
 def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)

@@ -1,0 +1,223 @@
+"""How an engine is asked of TensorRT, on a make-believe module that takes notes; every native no is an error."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from dlcv_deploy.backends import _cuda, optional, tensorrt
+from dlcv_deploy.errors import MissingBackend, SpecError, ToolError
+from dlcv_deploy.isolate import Answer
+from dlcv_deploy.types import CompileOptions, Dim
+
+
+class FakeDims(list):
+    pass
+
+
+class FakeTensorRT:
+    """TensorRT 10: one input ``x`` (N, 3, 8, 8); ``faults`` name what returns None or False."""
+
+    __version__ = "10.13.0.35"
+    Dims = FakeDims
+    MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+    BuilderFlag = SimpleNamespace(TF32="tf32")
+    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+
+    def __init__(self, *faults, shape=(-1, 3, 8, 8), dtype="FLOAT", outputs=1):
+        self.faults, self.said, self.outputs = faults, [], outputs
+        self.input = SimpleNamespace(name="x", shape=shape, dtype=SimpleNamespace(name=dtype))
+        self.ILogger = type("ILogger", (), {"__init__": lambda self: None})
+
+    def given(self, name, value):
+        return None if name in self.faults else value
+
+    def note(self, name, value=None):
+        def call(*args, **kwargs):
+            self.said.append((name, *args, *kwargs.values()))
+            return value(*args) if callable(value) else value
+
+        return call
+
+    def Builder(self, logger):
+        if "builder" in self.faults:
+            logger.log(SimpleNamespace(name="ERROR"), "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        logger.log(SimpleNamespace(name="WARNING"), "a warning")
+        self.logger = logger
+        return SimpleNamespace(
+            create_network=self.note("flags", self.given("network", self.network())),
+            create_builder_config=lambda: self.given("config", self.config()),
+            create_optimization_profile=lambda: self.given("profile", self.profile()),
+            build_serialized_network=self.build,
+        )
+
+    def build(self, network, config):
+        if "plan" in self.faults:
+            self.logger.log(SimpleNamespace(name="ERROR"), "no tactic for conv1")
+        return self.given("plan", b"engine")
+
+    def network(self):
+        return SimpleNamespace(num_inputs=1, num_outputs=self.outputs, get_input=lambda i: self.input)
+
+    def config(self):
+        return SimpleNamespace(
+            set_memory_pool_limit=self.note("memory"),
+            clear_flag=self.note("clear"),
+            add_optimization_profile=self.note("profile", -1 if "added" in self.faults else 0),
+            create_timing_cache=self.note("cache in", lambda data: self.given("cache", ("cache", data))),
+            set_timing_cache=self.note("cache set", "cache set" not in self.faults),
+            get_timing_cache=lambda: self.given("cache back", SimpleNamespace(serialize=lambda: b"new times")),
+        )
+
+    def profile(self):
+        return SimpleNamespace(set_shape=self.note("shape"))
+
+    def OnnxParser(self, network, logger):
+        def error(name, operator, code, text):
+            return SimpleNamespace(
+                node_name=lambda: name,
+                node_operator=lambda: operator,
+                code=lambda: SimpleNamespace(name=code),
+                desc=lambda: text,
+            )
+
+        errors = [error("odd", "Frob", "INVALID_NODE", "no such"), error("", "", "INVALID_GRAPH", "cut")]
+        return SimpleNamespace(
+            parse=self.note("parse", "parse" not in self.faults), num_errors=2, get_error=lambda i: errors[i]
+        )
+
+
+OPTIONS = CompileOptions(batch=Dim(1, 4, 16), workspace_bytes=1 << 20)
+
+
+@pytest.fixture
+def compile_(monkeypatch):
+    """Compile with a make-believe TensorRT on a make-believe SM 8.9, in this process."""
+
+    def go(trt, options=OPTIONS, onnx=b"graph"):
+        def here(entry, request, files, *, what, timeout_s):
+            assert entry == "dlcv_deploy.backends.tensorrt:build"
+            return Answer(*tensorrt.build(dict(request), files))
+
+        monkeypatch.setattr(tensorrt, "isolated", here)
+        monkeypatch.setattr(optional, "version_of", lambda *_: trt.__version__)
+        monkeypatch.setattr(optional, "module", lambda name, extra: trt)
+        monkeypatch.setattr(_cuda, "no_gpu", lambda: "")
+        monkeypatch.setattr(_cuda, "capability", lambda: 89)
+        return tensorrt.compile(onnx, options)
+
+    return go
+
+
+def test_what_is_asked_for(compile_):
+    trt = FakeTensorRT()
+    engine = compile_(trt)
+    assert (engine.backend, engine.target, engine.version) == ("tensorrt", "SM 8.9", "10.13.0.35")
+    assert (dict(engine.files), engine.notes, engine.batch) == (
+        {"model.engine": b"engine"},
+        ("a warning",),
+        Dim(1, 4, 16),
+    )
+    said = {name: args for name, *args in trt.said}
+    assert said.pop("profile")
+    assert said == {
+        "flags": [2],
+        "parse": [b"graph"],
+        "memory": ["workspace", 1 << 20],
+        "clear": ["tf32"],
+        "shape": ["x", [1, 3, 8, 8], [4, 3, 8, 8], [16, 3, 8, 8]],
+    }
+
+
+def test_tensorrt_11_has_no_flag_to_ask_for(compile_):
+    trt = FakeTensorRT()
+    trt.__version__, trt.NetworkDefinitionCreationFlag = "11.4.0", None
+    compile_(trt)
+    assert ("flags", 0) in trt.said
+
+
+def test_a_fixed_batch_needs_no_profile(compile_):
+    trt = FakeTensorRT(shape=(4, 3, 8, 8))
+    with pytest.raises(SpecError, match="tensor 'x' has a fixed batch of 4; 1 to 16 was asked for"):
+        compile_(trt)
+    compile_(trt, CompileOptions(batch=Dim(4, 4, 4)))
+    assert not [name for name, *_ in trt.said if name in ("profile", "shape")]
+
+
+def test_the_timing_cache_goes_in_and_comes_back(compile_, tmp_path):
+    path = tmp_path / "timing.cache"
+    options = CompileOptions(timing_cache=str(path))
+    trt = FakeTensorRT()
+    assert compile_(trt, options).files == {"model.engine": b"engine", "timing.cache": b"new times"}
+    path.write_bytes(b"old times")
+    compile_(trt, options)
+    assert [args for name, *args in trt.said if name == "cache in"] == [[b""], [b"old times"]]
+    assert [args for name, *args in trt.said if name == "cache set"][1] == [("cache", b"old times"), False]
+    assert path.read_bytes() == b"old times"  # whoever asked writes it
+
+
+def test_a_timing_cache_that_cannot_be_read_is_refused(compile_, tmp_path):
+    with pytest.raises(SpecError, match=r"the timing cache .* cannot be read: Is a directory"):
+        compile_(FakeTensorRT(), CompileOptions(timing_cache=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("builder", "TensorRT gave no builder"),
+        ("network", "TensorRT gave no network: it returned None"),
+        ("config", "TensorRT gave no builder configuration"),
+        ("profile", "TensorRT gave no optimization profile"),
+        ("added", "TensorRT refused the batch sizes 1:10:64"),
+        ("plan", "TensorRT refused the graph: no tactic for conv1"),
+        ("cache", "TensorRT cannot read the timing cache"),
+        ("cache set", "TensorRT refused the timing cache\n  fix: delete it"),
+        ("cache back", "TensorRT gave no timing cache back"),
+        ("parse", r"TensorRT refused node 'odd' \(Frob\): INVALID_NODE: no such; the graph: INVALID_GRAPH: cut"),
+    ],
+)
+def test_every_native_no_is_an_error(compile_, fault, message, tmp_path):
+    with pytest.raises(ToolError, match=message) as e:
+        compile_(FakeTensorRT(fault), CompileOptions(timing_cache=str(tmp_path / "cache")))
+    assert ("CUDA initialization" in e.value.log) == (fault == "builder")
+
+
+def test_a_network_without_outputs_or_with_strange_types_is_refused(compile_):
+    with pytest.raises(ToolError, match="the graph: it has no outputs"):
+        compile_(FakeTensorRT(outputs=0))
+    with pytest.raises(SpecError, match="tensor 'x' is FP8, which NumPy has not"):
+        compile_(FakeTensorRT(dtype="FP8"))
+
+
+def test_it_compiles_for_its_own_gpu_only(compile_):
+    with pytest.raises(SpecError, match=r"the GPU it runs on, SM 89, and not for SM 86, 89\n.*tensorrt_rtx"):
+        compile_(FakeTensorRT(), CompileOptions(sm=(86, 89)))
+    assert compile_(FakeTensorRT(), CompileOptions(sm=(89,))).target == "SM 8.9"
+
+
+def test_an_old_tensorrt_is_refused(compile_):
+    trt = FakeTensorRT()
+    trt.__version__ = "8.6.1"
+    with pytest.raises(MissingBackend, match=r"TensorRT 8\.6\.1 is too old\n  fix: pip install 'dlcv-deploy\[gpu\]'"):
+        compile_(trt)
+
+
+def test_what_is_missing_is_told(monkeypatch):
+    def broken(name, extra):
+        raise MissingBackend("tensorrt cannot be imported: libnvinfer.so.11", fix="x")
+
+    monkeypatch.setattr(optional, "version_of", lambda module, *_: "11.4" if module == "tensorrt" else "")
+    monkeypatch.setattr(optional, "module", broken)
+    monkeypatch.setattr(_cuda, "no_gpu", lambda: "no driver")
+    ability = tensorrt.ability()
+    assert (ability.version, ability.no_compile, ability.no_run) == (
+        "11.4",
+        "TensorRT compiles on the GPU: no driver",
+        "no driver",
+    )
+    monkeypatch.setattr(_cuda, "no_gpu", lambda: "")
+    assert tensorrt.ability().no_compile == "tensorrt cannot be imported: libnvinfer.so.11"
+    monkeypatch.setattr(optional, "module", lambda name, extra: None)
+    ability = tensorrt.ability()
+    assert ability.can_compile
+    assert ability.no_run.startswith("neither cuda-python nor pycuda is installed")
