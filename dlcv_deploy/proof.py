@@ -139,13 +139,13 @@ def bench(
     bundle = open_bundle(path)
     engines = [bundle.engine(name) for name in targets or bundle.manifest.engines]
     with original(bundle, weights) as reference, loaded(engines, bundle.manifest.precision) as sessions:
-        return timed(reference, sessions, bundle.manifest.preprocess, progress=progress)
+        return timed(reference, sessions, bundle.manifest.preprocess, at_least=50, progress=progress)
 
 
 def timed(
-    reference: Session, sessions: Mapping[str, Session | str], pre: Preprocess, *, progress: Progress
+    reference: Session, sessions: Mapping[str, Session | str], pre: Preprocess, *, at_least: int, progress: Progress
 ) -> LatencyReport:
-    """Latency at batches of 1 and 10, the sessions in turn, on drawn images."""
+    """Latency at batches of 1 and 10, the sessions in turn, each called ``at_least`` so often, on drawn images."""
     from .calibration.samples import drawn
     from .latency import latency
 
@@ -154,7 +154,7 @@ def timed(
     def feeds(batch: int) -> Mapping[str, Array]:
         return {reference.inputs[0].name: np.ascontiguousarray(pixels[:batch])}
 
-    return latency({REFERENCE: reference, **sessions}, feeds, progress=progress)
+    return latency({REFERENCE: reference, **sessions}, feeds, at_least=at_least, progress=progress)
 
 
 def pixels_of(samples: Samples, pre: Preprocess, count: int) -> Array:

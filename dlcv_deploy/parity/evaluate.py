@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..backends.base import Session
 
 T = TypeVar("T")
+_BATCH_PIXELS = 1 << 19
+"""Pixels a session takes at once by default: ten crops of 224 x 224."""
 
 
 class Samples(Protocol):
@@ -55,7 +57,7 @@ def evaluate(
     *,
     crops: int = 10,
     batch_images: int | None = None,
-    max_batch: int = BATCH.hi,
+    max_batch: int | None = None,
     progress: Progress = silent,
 ) -> ParityReport:
     """Every candidate's answers held against the reference's, image by image.
@@ -72,7 +74,8 @@ def evaluate(
         pre: The network's preprocessing.
         crops: 1 or 10 crops an image.
         batch_images: Images read at a time; by default as many as fill ``max_batch``.
-        max_batch: The most crops a session takes at once; more are run in pieces.
+        max_batch: The most crops a session takes at once; more are run in pieces. By default by their size, so that
+            a network's activations stay within some hundred MB.
         progress: Told of each image.
 
     Raises:
@@ -83,6 +86,8 @@ def evaluate(
     """
     sessions = {name: session for name, session in candidates.items() if not isinstance(session, str)}
     labels = _labels(samples, _classes(reference, sessions))
+    if max_batch is None:
+        max_batch = max(1, min(BATCH.hi, _BATCH_PIXELS // pre.size**2))
     if crops not in COUNTS or max_batch < 1 or (batch_images is not None and batch_images < 1):
         raise SpecError(f"cannot evaluate {crops} crops, {batch_images} images at a time, {max_batch} crops a run")
     step = batch_images or max(1, max_batch // crops)
