@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .report.document import Report
 
 Say = Callable[[str], None]
+TIMING_CACHE = "timing.cache"
+"""TensorRT's measurements of its kernels, kept from build to build."""
 ABOUT = "about.json"
 """Beside an engine's files in the store: what it was compiled for, and with."""
 
@@ -58,7 +60,8 @@ def build(
     exported = subject.exported(stages)
     table = table_of(subject, sources, exported, spec, stages, progress)
     lowered = lower(exported, spec, table, stages)
-    engines = tuple(_compile(name, lowered.model, CompileOptions(sm=spec.sm), stages) for name in targets)
+    options = CompileOptions(sm=spec.sm, timing_cache=str(store.root / TIMING_CACHE))
+    engines = tuple(_compile(name, lowered.model, options, stages) for name in targets)
     parity = _parity(subject, exported, lowered.model, engines, sources, stages, progress)
     latency = _latency(subject, lowered.model, engines, stages, progress)
     made = Made(subject, sources, table, lowered, engines, parity, latency, tuple(stages.times))
@@ -221,12 +224,15 @@ def _compile(name: str, model: ExportedModel, options: CompileOptions, stages: S
     def make() -> dict[str, bytes]:
         engine = backend.compile(model.onnx, options)
         about = {"target": engine.target, "version": engine.version, "notes": engine.notes}
-        return {**engine.files, ABOUT: json.dumps(about).encode()}
+        files = dict(engine.files)
+        if (timings := files.pop(TIMING_CACHE, None)) is not None:
+            write_whole(Path(options.timing_cache), timings)
+        return {**files, ABOUT: json.dumps(about).encode()}
 
-    version = backend.ability().version
-    files = dict(stages.run(f"compile {name}", make, onnx=model.onnx, version=version, options=options))
+    can, asked = backend.ability(), dc.replace(options, timing_cache="")
+    files = dict(stages.run(f"compile {name}", make, onnx=model.onnx, ability=can, options=asked))
     about = json.loads(files.pop(ABOUT))
-    return Engine(name, about["target"], about["version"], files, tuple(about["notes"]))
+    return Engine(name, about["target"], about["version"], files, tuple(about["notes"]), options.batch)
 
 
 def _parity(

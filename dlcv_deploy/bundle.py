@@ -21,7 +21,7 @@ from typing import Any
 from .atomic import write_folder
 from .digest import sha256, sha256_file
 from .errors import ArtifactError, SpecError
-from .types import Engine, ExportedModel, Precision, Preprocess, TensorSpec
+from .types import Dim, Engine, ExportedModel, Precision, Preprocess, TensorSpec
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -32,7 +32,7 @@ SUFFIX = ".dlcv"
 class Manifest:
     """What a bundle says of itself; ``weights`` is the choice that loads the PyTorch original again.
 
-    ``engines`` maps a backend to its target, version, notes and files (name for the vendor -> path in the bundle).
+    ``engines`` maps a backend to its target, version, notes, batch sizes and files (name for the vendor -> path in the bundle).
     ``build_key`` names the inputs of the build: two bundles with one key hold the same thing.
     """
 
@@ -81,7 +81,7 @@ class Bundle:
             )
         entry = self.manifest.engines[backend]
         files = {name: self.read(path) for name, path in entry["files"].items()}
-        return Engine(backend, entry["target"], entry["version"], files, tuple(entry["notes"]))
+        return Engine(backend, entry["target"], entry["version"], files, tuple(entry["notes"]), Dim(*entry["batch"]))
 
 
 def write(
@@ -111,6 +111,7 @@ def write(
             "target": engine.target,
             "version": engine.version,
             "notes": list(engine.notes),
+            "batch": list(dc.astuple(engine.batch)),
             "files": paths,
         }
     listing = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in sorted(content.items())}

@@ -101,11 +101,15 @@ class QuantizedModel:
 
 @dc.dataclass(frozen=True, slots=True)
 class Ability:
-    """What a backend can do on this machine; ``no_compile`` and ``no_run`` say why it cannot, empty where it can."""
+    """What a backend can do on this machine; ``no_compile`` and ``no_run`` say why it cannot, empty where it can.
+
+    ``device`` is the architecture that engines are tied to where the backend compiles for this machine's alone.
+    """
 
     version: str
     no_compile: str
     no_run: str
+    device: str = ""
 
     @property
     def can_compile(self) -> bool:

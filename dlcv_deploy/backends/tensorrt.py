@@ -35,7 +35,7 @@ def ability() -> Ability:
         optional.module("tensorrt", extra=EXTRA)
     except MissingBackend as e:
         return Ability(version, e.what, e.what)
-    return Ability(version, "", _cuda.no_binding())
+    return Ability(version, "", _cuda.no_binding(), f"SM {_cuda.capability() / 10:.1f}")
 
 
 def compile(onnx: bytes, options: CompileOptions) -> Engine:

@@ -6,7 +6,7 @@ import pytest
 from dlcv_deploy.bundle import Manifest, open_bundle, write
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.errors import ArtifactError, SpecError
-from dlcv_deploy.types import Engine, Preprocess, TensorSpec
+from dlcv_deploy.types import Dim, Engine, Preprocess, TensorSpec
 
 MANIFEST = Manifest(
     model="resnet20",
@@ -24,7 +24,7 @@ MANIFEST = Manifest(
 )
 ENGINES = (
     Engine("onnxruntime", "CPU", "1.31", {"model.onnx": b"graph"}),
-    Engine("openvino", "CPU", "2026.4", {"model.xml": b"<net/>", "model.bin": b"\0\1"}, ("a note",)),
+    Engine("openvino", "CPU", "2026.4", {"model.xml": b"<net/>", "model.bin": b"\0\1"}, ("a note",), Dim(1, 2, 4)),
 )
 FILES = {"model.onnx": b"graph", "labels.txt": b"cat\ndog\n", "report.json": b"{}"}
 
