@@ -137,7 +137,10 @@ def _parse(
             where = (
                 f"node {error.node_name()!r} ({error.node_operator()}): " if error.node_operator() else "the graph: "
             )
-            words.append(f"{where}{error.code().name}: {error.desc()}")
+            lines = [
+                line for line in error.desc().splitlines() if "catchCudaError" not in line
+            ]  # no GPU: said each time
+            words.append(f"{where}{error.code().name}: {'; '.join(lines[:2])}")
         raise ToolError(
             f"{tool} refused {'; '.join(words) or 'the graph'}",
             fix="the operator or its attributes are beyond this tool, unless the graph is damaged; try another target",

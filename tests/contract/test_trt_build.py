@@ -81,7 +81,10 @@ class FakeTensorRT:
                 desc=lambda: text,
             )
 
-        errors = [error("odd", "Frob", "INVALID_NODE", "no such"), error("", "", "INVALID_GRAPH", "cut")]
+        errors = [
+            error("odd", "Frob", "INVALID_NODE", "no such\nin a.cpp\n[x::catchCudaError] 35\nmore"),
+            error("", "", "INVALID_GRAPH", "cut"),
+        ]
         return SimpleNamespace(
             parse=self.note("parse", "parse" not in self.faults), num_errors=2, get_error=lambda i: errors[i]
         )
@@ -173,7 +176,10 @@ def test_a_timing_cache_that_cannot_be_read_is_refused(compile_, tmp_path):
         ("cache", "TensorRT cannot read the timing cache"),
         ("cache set", "TensorRT refused the timing cache\n  fix: delete it"),
         ("cache back", "TensorRT gave no timing cache back"),
-        ("parse", r"TensorRT refused node 'odd' \(Frob\): INVALID_NODE: no such; the graph: INVALID_GRAPH: cut"),
+        (
+            "parse",
+            r"TensorRT refused node 'odd' \(Frob\): INVALID_NODE: no such; in a\.cpp; the graph: INVALID_GRAPH: cut",
+        ),
     ],
 )
 def test_every_native_no_is_an_error(compile_, fault, message, tmp_path):
