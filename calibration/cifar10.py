@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ArtifactError
 from ..progress import Progress, silent
 from ..store import cache_dir, download
+from .npz import Labels, Pixels, read_npz
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -23,9 +23,6 @@ SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 """Of the archive with the MD5 c58f30108f718f92721af3b95e74349a, which is the one its page gives."""
 BATCHES = {"test": ("test_batch",), "train": tuple(f"data_batch_{i}" for i in range(1, 6))}
 _LARGEST_BATCH_BYTES = 1 << 26
-
-Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
 
 
 def load(split: str, progress: Progress = silent) -> tuple[Pixels, Labels]:
@@ -39,8 +36,6 @@ def load(split: str, progress: Progress = silent) -> tuple[Pixels, Labels]:
     if data := os.environ.get("DLCV_DATA"):
         path = Path(data).expanduser() / "cifar10" / f"{split}.npz"
         if path.is_file():
-            from .samples import read_npz
-
             pixels, labels = read_npz(path)
             if labels is None or pixels.shape[1:] != (32, 32, 3):
                 raise ArtifactError(f"{path.name} in DLCV_DATA is not CIFAR-10", fix="give 32x32 images with labels")
