@@ -13,9 +13,13 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dlcv_deploy import backends
 from dlcv_deploy.backends import _cuda
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 DATA = Path(os.environ.get("DLCV_DATA") or Path(__file__).parents[2] / "shared" / "data")
 REQUIRED = tuple(filter(None, os.environ.get("DLCV_REQUIRE", "").replace(" ", "").split(",")))

@@ -212,6 +212,9 @@ def test_what_is_missing_is_told(monkeypatch):
     def broken(name, extra):
         raise MissingBackend("tensorrt cannot be imported: libnvinfer.so.11", fix="x")
 
+    def unnamed():
+        raise ToolError("the driver does not name its GPU")
+
     monkeypatch.setattr(optional, "version_of", lambda module, *_: "11.4" if module == "tensorrt" else "")
     monkeypatch.setattr(optional, "module", broken)
     monkeypatch.setattr(_cuda, "no_gpu", lambda: "no driver")
@@ -224,6 +227,10 @@ def test_what_is_missing_is_told(monkeypatch):
     monkeypatch.setattr(_cuda, "no_gpu", lambda: "")
     assert tensorrt.ability().no_compile == "tensorrt cannot be imported: libnvinfer.so.11"
     monkeypatch.setattr(optional, "module", lambda name, extra: None)
+    monkeypatch.setattr(_cuda, "capability", unnamed)
+    assert tensorrt.ability().no_compile == "the driver does not name its GPU"
+    monkeypatch.setattr(_cuda, "capability", lambda: 89)
     ability = tensorrt.ability()
     assert ability.can_compile
+    assert ability.device == "SM 8.9"
     assert ability.no_run.startswith("neither cuda-python nor pycuda is installed")
