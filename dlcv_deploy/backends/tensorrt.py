@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingBackend, SpecError
+from ..errors import MissingBackend, SpecError, ToolError
 from ..isolate import isolated
 from ..types import Ability, CompileOptions, Engine
 from . import _cuda, optional
@@ -33,9 +33,10 @@ def ability() -> Ability:
         return Ability(version, f"TensorRT compiles on the GPU: {reason}", reason)
     try:  # only now: the wheel on PyPI installs without the libraries, and then does not import
         optional.module("tensorrt", extra=EXTRA)
-    except MissingBackend as e:
+        device = f"SM {_cuda.capability() / 10:.1f}"
+    except (MissingBackend, ToolError) as e:
         return Ability(version, e.what, e.what)
-    return Ability(version, "", _cuda.no_binding(), f"SM {_cuda.capability() / 10:.1f}")
+    return Ability(version, "", _cuda.no_binding(), device)
 
 
 def compile(onnx: bytes, options: CompileOptions) -> Engine:
