@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from .calibration.methods import resolve
 from .calibration.samples import Samples, drawn, noise, open_samples
 from .calibration.table import CalibrationTable, bundled
 from .digest import digest
@@ -108,8 +109,9 @@ def open_calibration(
     """Images or noise to calibrate on.
 
     Raises:
-        SpecError: CIFAR-10's test images, on which reports are measured.
+        SpecError: CIFAR-10's test images, on which reports are measured; no such method.
     """
+    resolve(spec.method)  # a wrong method is refused before any work
     if spec.calib == "random":
         return noise(spec.calib_count, pre.size)
     if spec.calib == "cifar10":

@@ -9,8 +9,6 @@ from pathlib import Path
 from .errors import SpecError
 from .types import PRECISIONS, Precision, Preprocess
 
-METHODS = ("mse", "max", "entropy", "percentile")
-
 
 @dc.dataclass(frozen=True, slots=True)
 class BuildSpec:
