@@ -32,8 +32,8 @@ SUFFIX = ".dlcv"
 class Manifest:
     """What a bundle says of itself; ``weights`` is the choice that loads the PyTorch original again.
 
-    ``engines`` maps a backend to its target, version, notes, batch sizes and files: the name for the vendor, and the path
-    in the bundle.
+    ``engines`` maps a backend to its target, version, notes, batch sizes and files: the name for the vendor, and the
+    path in the bundle.
     ``build_key`` names the inputs of the build: two bundles with one key hold the same thing.
     """
 
