@@ -6,6 +6,7 @@ Both at batch 1, synchronous, latency hint, same precision hint, in alternating 
 medians of the rounds.
 """
 
+import os
 import re
 import statistics
 import subprocess
@@ -16,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from dlcv_deploy import backends
+from dlcv_deploy.backends.base import Session
 from dlcv_deploy.bundle import open_bundle
 
 ROUNDS, CALLS = 7, 200
 
 
-def ours(session) -> float:
+def ours(session: Session) -> float:
     """Median of one round, in ms."""
     spec = session.inputs[0]
     feed = {spec.name: np.random.default_rng(0).standard_normal((1, *spec.shape), np.float32)}
@@ -39,7 +41,9 @@ def theirs(xml: Path, shape: str) -> float:
     """The median that benchmark_app prints, in ms."""
     app = Path(sys.executable).with_name("benchmark_app")
     words = ["-m", xml, "-d", "CPU", "-hint", "latency", "-api", "sync", "-niter", CALLS, "-shape", shape]
-    out = subprocess.run([app, *map(str, words), "-infer_precision", "f32"], capture_output=True, text=True, check=True)
+    line = [app, *map(str, words), "-infer_precision", "f32"]
+    quiet = {**os.environ, "CI": "true"}  # no telemetry
+    out = subprocess.run(line, env=quiet, capture_output=True, text=True, check=True)
     return float(re.search(r"Median:\s+([\d.]+) ms", out.stdout)[1])
 
 
