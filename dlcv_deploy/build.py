@@ -60,8 +60,9 @@ def build(
     exported = subject.exported(stages)
     table = table_of(subject, sources, exported, spec, stages, progress)
     lowered = lower(exported, spec, table, stages)
-    options = CompileOptions(sm=spec.sm, timing_cache=str(store.root / TIMING_CACHE))
-    engines = tuple(_compile(name, lowered.model, options, stages) for name in targets)
+    timings = {"tensorrt": str(store.root / TIMING_CACHE)}  # the one backend that measures its kernels
+    options = {name: CompileOptions(sm=spec.sm, timing_cache=timings.get(name, "")) for name in targets}
+    engines = tuple(_compile(name, lowered.model, options[name], stages) for name in targets)
     parity = _parity(subject, exported, lowered.model, engines, sources, stages, progress)
     latency = _latency(subject, lowered.model, engines, stages, progress)
     made = Made(subject, sources, table, lowered, engines, parity, latency, tuple(stages.times))
