@@ -8,6 +8,8 @@ from ..types import Flip, Latency, LatencyReport, Leg, ParityReport
 from .document import REFERENCE, CompiledEngine, Report, engine_name
 
 ABSENT = "-"
+UNSTEADY = 1.5
+"""p90 over p50 above which a run is said to have been disturbed."""
 PARITY_HEAD = ("", "top-1 %", "top-5 %", "drop", "95 % interval", "flips", "agree %", "max diff", "SQNR dB")
 LATENCY_HEAD = ("", "batch", "p50 ms", "p90 ms", "p99 ms", "mean ms", "images/s", "calls", "speed")
 
@@ -172,11 +174,18 @@ def _latency_row(latency: LatencyReport, row: Latency) -> tuple[str, ...]:
 
 
 def latency_note(latency: LatencyReport) -> str:
-    """How the times were taken."""
-    few = any(not row.not_run and row.calls < 100 for row in latency.rows)
+    """How the times were taken, and whether the machine was quiet enough for them to be repeated."""
+    ran = [row for row in latency.rows if not row.not_run]
+    few = any(row.calls < 100 for row in ran)
+    unsteady = any(row.p50_ms and row.p90_ms and row.p90_ms > UNSTEADY * row.p50_ms for row in ran)
     return (
         f"Host to host on {latency.machine}, {plural(latency.threads, 'core')}; sessions interleaved in one run."
-        " Speed compares p50 with the original's." + (" p99 of fewer than 100 calls is the slowest." if few else "")
+        " Speed compares p50 with the original's."
+        + (" p99 of fewer than 100 calls is the slowest." if few else "")
+        + (
+            f" UNSTEADY: some p90 is above {UNSTEADY:g} times its p50. Measure again while nothing else runs."
+            * unsteady
+        )
     )
 
 

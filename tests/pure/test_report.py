@@ -175,6 +175,12 @@ def test_speed_compares_p50_at_the_same_batch_size():
     assert words.speedup(dc.replace(latency, rows=latency.rows[1:3]), latency.rows[1]) is None
 
 
+@pytest.mark.parametrize(("p90_ms", "said"), [(3.0, False), (3.01, True)])
+def test_a_disturbed_run_is_said_to_be_one(p90_ms, said):
+    report = LatencyReport("a CPU", 2, (Latency(PYTORCH, 1, 100, 2.5, 2.0, p90_ms, 4.0, 400.0), Latency(RTX, 1)))
+    assert ("UNSTEADY" in latency_table(report)) is said
+
+
 def test_banners_are_loud_on_both_pages():
     report = bare()
     assert [b.split(":")[0] for b in words.banners(report)] == ["RANDOM WEIGHTS", "RANDOM CALIBRATION", "NOT A NUMBER"]
