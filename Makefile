@@ -41,7 +41,7 @@ format: $(VENV)/.dev
 
 # models/ and calibration/ are parts of the package once installed, so that is how they are checked
 types: $(VENV)/.dev
-	rm -rf build/typed
+	rm -rf build/typed build/lib
 	$(PIP) --no-deps --target build/typed .
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p dlcv_deploy
 
