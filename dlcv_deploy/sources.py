@@ -85,7 +85,7 @@ class Sources:
             SpecError: INT8 without images or table; test images to calibrate on.
             ArtifactError: A damaged image or table.
         """
-        many, few = (256, 256) if pre.size <= QUICK_SIDE else (32, 4)
+        many, few = (256, 256) if pre.size <= QUICK_SIDE else (32, 2)
         samples, table, rest = None, None, None
         if spec.precision == "int8":
             samples, table, rest = _calibration(spec, pre, weights_sha256, classes, many, progress)
