@@ -39,11 +39,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# models/ and calibration/ are parts of the package once installed, so that is how they are checked
+# models/ and calibration/ are parts of the package once installed, so that is how they are checked; then what is used
+# of TensorRT, against its published stubs
 types: $(VENV)/.dev
 	rm -rf build/typed build/lib
 	$(PIP) --no-deps --target build/typed .
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p dlcv_deploy
+	DLCV_REQUIRE=mypy $(BIN)/python -m pytest -q tests/contract/test_trt_surface.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info
