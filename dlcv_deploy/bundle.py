@@ -117,7 +117,7 @@ def write(
         }
     listing = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in sorted(content.items())}
     manifest = dc.replace(manifest, engines=entries, files=listing)
-    text = json.dumps(dc.asdict(manifest), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    text = json.dumps(dc.asdict(manifest), indent=2, allow_nan=False) + "\n"
     write_folder(path, {**content, MANIFEST: text.encode()}, replace=replace)
     return Bundle(path, manifest)
 
