@@ -44,7 +44,7 @@ format: $(VENV)/.dev
 types: $(VENV)/.dev
 	rm -rf build/typed build/lib
 	$(PIP) --no-deps --target build/typed .
-	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p dlcv_deploy
+	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p dlcv_deploy
 	DLCV_REQUIRE=mypy $(BIN)/python -m pytest -q tests/contract/test_trt_surface.py
 
 clean:
