@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from .calibration.samples import Samples
 
 
+CPU_RUNTIMES = ("onnxruntime", "openvino")
+"""What checks and calibrates a graph, the first that is installed."""
+
+
 def session_of(onnx: bytes) -> Session:
     """A graph, ready to run on this machine's CPU: ONNX Runtime where that is installed, else OpenVINO.
 
     Raises:
         MissingBackend: Neither is installed.
     """
-    for name in ("onnxruntime", "openvino"):
+    for name in CPU_RUNTIMES:
         backend = backends.get(name)
         if backend.ability().can_run:
             return backend.load(backend.compile(onnx, CompileOptions()))
@@ -73,12 +77,13 @@ def legs(
         yield found
 
 
-def original(bundle: Bundle, weights: str | None) -> TorchSession:
+def original(bundle: Bundle, weights: str | None, progress: Progress = silent) -> TorchSession:
     """The PyTorch network that a bundle was built from.
 
     Args:
         bundle: Says which network, and which weights.
         weights: Where they are now, if they have moved.
+        progress: Told of bytes downloaded.
 
     Raises:
         ArtifactError: Other weights are there than those the bundle was built from.
@@ -87,7 +92,7 @@ def original(bundle: Bundle, weights: str | None) -> TorchSession:
     from .models.weights import load
 
     m = bundle.manifest
-    chosen = load(catalogue.network(m.model), weights or m.weights or None)
+    chosen = load(catalogue.network(m.model), weights or m.weights or None, progress=progress)
     if chosen.weights_sha256 != m.weights_sha256:
         raise ArtifactError(
             f"{bundle.path.name} was built from other weights than {chosen.source}",
@@ -120,7 +125,7 @@ def validate(
     bundle = open_bundle(path)
     m = bundle.manifest
     classes = catalogue.labels(catalogue.network(m.model).labels)
-    samples = open_samples(data, count=count, skip_bad=skip_bad, classes=classes)
+    samples = open_samples(data, count=count, skip_bad=skip_bad, classes=classes, progress=progress)
     if gated and samples.labels is None:
         raise SpecError(
             f"--max-drop needs labelled images, and {samples.source} has no labels",
@@ -128,7 +133,7 @@ def validate(
         )
     engines = [bundle.engine(name) for name in targets or m.engines]
     graph = {f"{m.precision} graph": bundle.read("model.onnx")}
-    with original(bundle, weights) as reference, legs(engines, graph, m.precision) as candidates:
+    with original(bundle, weights, progress) as reference, legs(engines, graph, m.precision) as candidates:
         return evaluate(reference, candidates, samples, m.preprocess, crops=crops, progress=progress)
 
 
@@ -138,7 +143,7 @@ def bench(
     """Latency of a bundle's engines beside the PyTorch original."""
     bundle = open_bundle(path)
     engines = [bundle.engine(name) for name in targets or bundle.manifest.engines]
-    with original(bundle, weights) as reference, loaded(engines, bundle.manifest.precision) as sessions:
+    with original(bundle, weights, progress) as reference, loaded(engines, bundle.manifest.precision) as sessions:
         return timed(reference, sessions, bundle.manifest.preprocess, at_least=50, progress=progress)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from .calibration.samples import Samples, drawn
 from .export import CHECK_BATCHES, check, export, exporter_versions, from_proto
 from .progress import Progress, silent
-from .proof import pixels_of, session_of
+from .proof import CPU_RUNTIMES, pixels_of, session_of
 from .reference import TorchSession
+from .report.document import environment
 from .spec import BuildSpec
 from .stages import Stages
 from .types import ExportedModel, Preprocess
@@ -114,6 +115,8 @@ class Subject:
             "calibrate",
             make,
             onnx=model.onnx,
+            weights=model.weights_sha256,
+            runtimes=environment(CPU_RUNTIMES).packages,
             samples=samples.sha256(),
             source=samples.source,
             preprocess=self.preprocess,
