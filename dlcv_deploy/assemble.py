@@ -56,6 +56,7 @@ def build_key(spec: BuildSpec, subject: Subject, sources: Sources, targets: tupl
         network=dc.asdict(subject.network),
         weights=subject.weights.weights_sha256,
         preprocess=subject.preprocess,
+        outputs=subject.outputs,
         precision=spec.precision,
         method=spec.method,
         calibration=None if sources.calibration is None else sources.calibration.sha256(),

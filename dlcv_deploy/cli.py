@@ -29,6 +29,11 @@ def triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return numbers
 
 
+def names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names, as logits,features."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
 def architectures(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
     """GPU architectures, as 86,89,120 (sm_89 and 8.9 are understood too)."""
     parts = [part.strip().removeprefix("sm_").replace(".", "") for part in value.split(",")] if value else []
@@ -55,6 +60,13 @@ weights_options = options(
     click.option(
         "--std", callback=triple, metavar="R,G,B", help="RGB standard deviation in [0, 1], in place of the catalogue's."
     ),
+)
+outputs_option = click.option(
+    "--outputs",
+    callback=names,
+    default="logits",
+    show_default=True,
+    help="Tensors to answer with: logits,features,c2,c3,c4,c5.",
 )
 calib_options = options(
     click.option("--calib-count", default=128, show_default=True, help="Images to calibrate on."),
@@ -86,6 +98,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("model")
 @weights_options
+@outputs_option
 @click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="Single precision (the default).")
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision, typed into the graph.")
 @click.option("--int8", "precision", flag_value="int8", help="8-bit integers, calibrated, as explicit Q/DQ.")
@@ -173,6 +186,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @cli.command()
 @click.argument("model")
 @weights_options
+@outputs_option
 @click.option("--fp16", is_flag=True, help="Type half precision into the graph.")
 @click.option("-o", "--output", type=FILE, required=True, help="The ONNX file to write.")
 @as_json
@@ -188,6 +202,7 @@ def export(as_json: bool, **request: Any) -> None:  # noqa: ANN401
 @cli.command()
 @click.argument("model")
 @weights_options
+@outputs_option
 @click.option("--calib", required=True, help="DIR, FILE.npz, 'cifar10-train' or 'random'.")
 @calib_options
 @click.option("-o", "--output", type=FILE, required=True, help="The table to write.")

@@ -18,9 +18,8 @@ def models_value() -> list[dict[str, Any]]:
 
     found = []
     for network in NETWORKS.values():
-        weights = WEIGHT_SETS.get(network.name)
         entry = dc.asdict(network)
-        entry["weights"] = None if weights is None else {**dc.asdict(weights), "bundled": weights.bundled}
+        entry["weights"] = [{**dc.asdict(each), "bundled": each.bundled} for each in WEIGHT_SETS[network.name]]
         found.append(entry)
     return found
 
@@ -29,12 +28,13 @@ def describe_models(networks: Sequence[dict[str, Any]]) -> str:
     """The catalogue as a table."""
     rows = [("model", "input", "classes", "weights", "top-1 %", "licence")]
     for network in networks:
-        weights, side = network["weights"], network["preprocess"]["size"]
-        about = ("--weights FILE or random", "-", "-")
-        if weights is not None:
+        side = network["preprocess"]["size"]
+        what = (network["name"], f"{side}x{side}", str(network["classes"]))
+        for weights in network["weights"]:
             top1 = "-" if weights["top1"] is None else f"{weights['top1']:.2f}"
-            about = ("bundled" if weights["bundled"] else weights["source"], top1, weights["licence"])
-        rows.append((network["name"], f"{side}x{side}", str(network["classes"]), *about))
+            rows.append((*what, "bundled" if weights["bundled"] else weights["source"], top1, weights["licence"]))
+        if not network["weights"]:
+            rows.append((*what, "--weights FILE or random", "-", "-"))
     return columns(rows)
 
 

@@ -25,13 +25,21 @@ TOLERANCE = 1e-4
 """Largest difference accepted between ONNX and PyTorch logits, as a share of the largest PyTorch logit."""
 
 
-def export(name: str, net: nn.Module, input_shape: tuple[int, ...], *, weights_sha256: str) -> ExportedModel:
+def export(
+    name: str,
+    net: nn.Module,
+    input_shape: tuple[int, ...],
+    *,
+    outputs: tuple[str, ...] = ("logits",),
+    weights_sha256: str,
+) -> ExportedModel:
     """A network in eval mode as ONNX, its batch norms folded and its tensors named by this tool.
 
     Args:
         name: The network's name in the catalogue.
-        net: Takes (N, *input_shape) float32 and returns (N, classes) logits.
+        net: Takes (N, *input_shape) float32 and returns (N, classes) logits, or a tuple of what ``outputs`` names.
         input_shape: Without the batch axis, which stays free from 1 to ``BATCH.hi``.
+        outputs: What the outputs are called, in their order.
         weights_sha256: Digest of the network's weights.
 
     Raises:
@@ -40,7 +48,7 @@ def export(name: str, net: nn.Module, input_shape: tuple[int, ...], *, weights_s
     from .graph.fold import fold
     from .graph.names import name as name_tensors
 
-    proto = name_tensors(fold(_trace(name, net, input_shape)))
+    proto = name_tensors(fold(_trace(name, net, input_shape)), outputs=outputs)
     return from_proto(name, proto, weights_sha256)
 
 

@@ -19,11 +19,13 @@ class TorchSession:
     """A module in eval mode, in fp32 on the CPU, called as users of the original call it."""
 
     def __init__(self, net: nn.Module, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+        from .models.outputs import select
+
         self.inputs, self.outputs = inputs, outputs
-        self._net: nn.Module | None = net.eval()
+        self._net: nn.Module | None = select(net, tuple(spec.name for spec in outputs)).eval()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Logits by name for float32 inputs by name."""
+        """Logits, and what else is asked for, by name for float32 inputs by name."""
         import torch
 
         if self._net is None:

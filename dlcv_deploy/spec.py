@@ -15,7 +15,7 @@ class BuildSpec:
     """One build. ``None`` and empty fields leave the choice to the catalogue, or to what this machine has.
 
     ``weights`` is a file or "random"; ``calib`` a folder, an .npz, a table or "random"; ``data`` labelled images to
-    measure parity on; ``sm`` GPU architectures as 89 for SM 8.9.
+    measure parity on; ``outputs`` the tensors to answer with, logits first; ``sm`` GPU architectures as 89 for SM 8.9.
     """
 
     model: str
@@ -27,6 +27,7 @@ class BuildSpec:
     calib_count: int = 128
     method: str = "mse"
     data: str | None = None
+    outputs: tuple[str, ...] = ("logits",)
     targets: tuple[str, ...] = ("auto",)
     sm: tuple[int, ...] = ()
     output: Path | None = None

@@ -11,7 +11,7 @@ from .progress import Progress, silent
 from .proof import CPU_RUNTIMES, pixels_of, session_of
 from .reference import TorchSession
 from .report.document import environment
-from .spec import BuildSpec
+from .spec import BuildSpec, nearest
 from .stages import Stages
 from .types import ExportedModel, Preprocess
 
@@ -30,6 +30,7 @@ class Subject:
     network: Network
     weights: LoadedWeights
     preprocess: Preprocess
+    outputs: tuple[str, ...] = ("logits",)
 
     @classmethod
     def load(cls, spec: BuildSpec, progress: Progress = silent) -> Subject:
@@ -44,7 +45,8 @@ class Subject:
 
         network = catalogue.network(spec.model)
         weights = load(network, spec.weights, progress=progress)
-        return cls(network, weights, spec.preprocess(weights.preprocess or network.preprocess))
+        preprocess = spec.preprocess(weights.preprocess or network.preprocess)
+        return cls(network, weights, preprocess, _offered(network, spec.outputs))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -65,13 +67,17 @@ class Subject:
             network=dc.asdict(self.network),
             weights=self.weights.weights_sha256,
             preprocess=self.preprocess,
+            outputs=self.outputs,
             versions=exporter_versions(),
         )
         return self._model(files["model.onnx"])
 
     def _export(self) -> dict[str, bytes]:
+        from .models.outputs import select
+
         name, shape = self.network.name, self.network.input_shape
-        model = export(name, self.weights.net, shape, weights_sha256=self.weights.weights_sha256)
+        net, digest = select(self.weights.net, self.outputs), self.weights.weights_sha256
+        model = export(name, net, shape, outputs=self.outputs, weights_sha256=digest)
         inputs = pixels_of(drawn(max(CHECK_BATCHES), self.preprocess.size), self.preprocess, max(CHECK_BATCHES))
         with self.reference(model) as reference, session_of(model.onnx) as candidate:
             check(model, reference, candidate, inputs)
@@ -141,6 +147,18 @@ class Subject:
             preprocess=self.preprocess,
             tensors=quantizable(_proto(model)),
         )
+
+
+def _offered(network: Network, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The outputs asked for, each once, if the network has them all.
+
+    Raises:
+        SpecError: It lacks one. The logits are always there, and first: parity is measured by them.
+    """
+    for name in asked:
+        if name not in network.outputs:
+            raise nearest(f"output of {network.name}", name, network.outputs)
+    return tuple(dict.fromkeys(("logits", *asked)))
 
 
 def graph_sha256(model: ExportedModel) -> str:

@@ -52,6 +52,20 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
 lrn.register_autograd(_backward, setup_context=_keep)
 
 
+def banded_lrn(x: Tensor, size: int, alpha: float, beta: float, bias: float) -> Tensor:
+    """What :func:`lrn` computes, for training: the sum over channels is a 1x1 convolution with a banded 0/1 matrix.
+
+    Args:
+        x: (N, C, H, W); squares and sums are in fp32 or wider, also under autocast.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        channel = torch.arange(x.shape[1], device=x.device)
+        band = ((channel[:, None] - channel).abs() <= size // 2).to(wide.dtype)
+        total = F.conv2d(wide * wide, band[:, :, None, None])
+        return (wide * torch.exp(-beta * torch.log(bias + alpha / size * total))).to(x.dtype)
+
+
 class LocalResponseNorm(nn.Module):
     """Normalization across channels; ``divide_by_size`` says whether ``alpha`` multiplies a mean or the paper's sum."""
 
@@ -62,7 +76,9 @@ class LocalResponseNorm(nn.Module):
         self.size, self.beta, self.k = size, beta, k
         self.alpha = alpha if divide_by_size else alpha * size
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, ...) -> the same shape
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> the same shape
+        if self.training:
+            return banded_lrn(x, self.size, self.alpha, self.beta, self.k)
         y: Tensor = torch.ops.dlcv.lrn(x, self.size, self.alpha, self.beta, self.k)
         return y
 

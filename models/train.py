@@ -26,36 +26,49 @@ from . import catalogue
 
 @dc.dataclass(frozen=True, slots=True)
 class Recipe:
-    """SGD with momentum 0.9 and how its learning rate goes.
+    """SGD with momentum 0.9, how its learning rate goes, and how images are varied.
 
     ``rates`` are (step, learning rate) in the order of the steps: kept until the next one, or, where ``linear``, going
-    to the next one in a straight line, after a warm-up from 0.
+    to the next one in a straight line, after a warm-up from 0. With ``patience`` there is one rate: it is divided by
+    10 when so many epochs have passed without fewer errors on the last ``held_out`` training images, which are then
+    not trained on, and the run ends where that would happen for the fourth time, or after ``steps``. ``colour`` is the
+    standard deviation of the paper's colour augmentation (AlexNet, section 4.1); 0 is none.
     """
 
     steps: int
     weight_decay: float
     nesterov: bool
     rates: tuple[tuple[int, float], ...]
-    linear: bool
+    linear: bool = False
     warmup: int = 0
     batch: int = 128
+    held_out: int = 0
+    patience: int = 0
+    colour: float = 0.0
 
-    def rate(self, step: int) -> float:
-        """Learning rate of one step, counted from 0."""
+    def rate(self, step: int, drops: int = 0) -> float:
+        """Learning rate of one step, counted from 0, after so many divisions by 10."""
         at, rates = zip(*self.rates, strict=True)
         if not self.linear:
-            return float(rates[int(np.searchsorted(at, step, side="right")) - 1])
+            return float(rates[int(np.searchsorted(at, step, side="right")) - 1]) / 10**drops
         peak = self.rates[0][1]
-        return float(min(peak * (step + 1) / self.warmup, np.interp(step, at, rates)))
+        return float(min(peak * (step + 1) / max(self.warmup, 1), np.interp(step, at, rates)))
 
+
+DROPS = 3
+"""How often a rate that waits for a plateau is divided by 10 (AlexNet, section 5)."""
 
 RECIPES = {
     # section 4.2 of the ResNet paper (arXiv:1512.03385)
-    "paper": Recipe(64_000, 1e-4, False, ((0, 0.1), (32_000, 0.01), (48_000, 0.001)), linear=False),
+    "resnet": Recipe(64_000, 1e-4, False, ((0, 0.1), (32_000, 0.01), (48_000, 0.001))),
     # three eighths of the steps, for about an hour on 2 cores: a rate that falls all the way, a stronger weight decay
-    "short": Recipe(
+    "resnet-short": Recipe(
         24_000, 5e-4, True, ((0, 0.1), (9_500, 0.1 * 18_500 / 28_000), (24_000, 0.0)), linear=True, warmup=400
     ),
+    # section 5 of the AlexNet paper: three divisions of the rate; 45 epochs at most, half of the paper's
+    "alexnet": Recipe(15_750, 5e-4, False, ((0, 0.01),), held_out=5000, patience=3, colour=0.1),
+    # batch normalization stands a higher rate than the GoogLeNet paper's, and so needs few epochs
+    "googlenet": Recipe(6_000, 5e-4, True, ((0, 0.1), (6_000, 0.0)), linear=True, warmup=400),
 }
 
 
@@ -83,6 +96,19 @@ def batch_of(images: Tensor, labels: Tensor, recipe: Recipe, seed: int, step: in
 def to_input(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(N, 32, 32, 3) uint8 -> normalized (N, 3, 32, 32) float in channels-last memory."""
     return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def colour_basis(images: Tensor) -> Tensor:
+    """Columns are the eigenvectors of the covariance of all RGB values in [0, 1], each times its eigenvalue: (3, 3)."""
+    pixels = images.reshape(-1, 3).double() / 255
+    values, vectors = torch.linalg.eigh(torch.cov(pixels.T))
+    return (vectors * values).float()
+
+
+def colour_shift(basis: Tensor, count: int, std: float, generator: torch.Generator) -> Tensor:
+    """What the AlexNet paper adds to every pixel of an image (section 4.1): (count, 1, 1, 3) in units of [0, 1]."""
+    draws = torch.randn(count, 3, generator=generator) * std
+    return (draws @ basis.T)[:, None, None, :]
 
 
 def save_whole(value: object, path: Path) -> None:
@@ -120,30 +146,55 @@ def train(
         nesterov=recipe.nesterov,
         foreach=True,
     )
-    start = 0
+    cut = len(images) - recipe.held_out
+    images, held = images[:cut], (images[cut:], labels[cut:])
+    basis, per_epoch = colour_basis(images), len(images) // recipe.batch
+    at = {"step": 0, "drops": 0, "best": 0.0, "since": 0}  # ``since``: epochs since the best accuracy held out
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
+        at = state["at"]
     forward = torch.compile(net) if compiled else net
     clock, losses = time.monotonic(), []
-    for step in range(start, recipe.steps):
+    while at["step"] < recipe.steps and at["drops"] <= DROPS:
+        step = at["step"]
         pixels, target = batch_of(images, labels, recipe, seed, step)
+        x = to_input(pixels, mean, std)
+        torch.manual_seed((seed * 1_000_003 + step) * 2 + 2)  # dropout's
+        if recipe.colour:
+            shift = colour_shift(basis, len(x), recipe.colour, torch.default_generator)
+            x = x + (shift / std).permute(0, 3, 1, 2)
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
+            group["lr"] = recipe.rate(step, at["drops"])
         with torch.autocast("cpu", torch.bfloat16):
-            logits = forward(to_input(pixels, mean, std))
-        loss = F.cross_entropy(logits.float(), target)
+            logits = forward(x)
+        loss = loss_of(logits, target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
-        if (step + 1) % every == 0 or step + 1 == recipe.steps:
+        at["step"] = step + 1
+        if recipe.patience and at["step"] % per_epoch == 0:
+            top1 = accuracy(net, *held, mean, std)
+            at["best"], at["since"] = (top1, 0) if top1 > at["best"] else (at["best"], at["since"] + 1)
+            if at["since"] == recipe.patience:
+                at["drops"], at["since"] = at["drops"] + 1, 0
+            click.echo(f"step {at['step']}  top-1 held out {top1:.2f} %, best {at['best']:.2f} %, drops {at['drops']}")
+            net.train()
+        if at["step"] % every == 0 or at["step"] == recipe.steps or at["drops"] > DROPS:
             rate = len(losses) * recipe.batch / (time.monotonic() - clock)
-            click.echo(f"step {step + 1}/{recipe.steps}  loss {np.mean(losses):.4f}  {rate:.0f} images/s")
-            save_whole({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, checkpoint)
+            click.echo(f"step {at['step']}/{recipe.steps}  loss {np.mean(losses):.4f}  {rate:.0f} images/s")
+            save_whole({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "at": at}, checkpoint)
             clock, losses = time.monotonic(), []
+
+
+def loss_of(logits: Tensor | tuple[Tensor, ...], target: Tensor) -> Tensor:
+    """Cross-entropy; that of auxiliary classifiers counts 0.3 (GoogLeNet, section 5)."""
+    if isinstance(logits, Tensor):
+        return F.cross_entropy(logits.float(), target)
+    main, *others = (F.cross_entropy(each.float(), target) for each in logits)
+    return main + 0.3 * sum(others)
 
 
 @torch.inference_mode()

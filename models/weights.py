@@ -67,15 +67,17 @@ def load(network: Network, choice: str | None = None, *, progress: Progress = si
     """
     if choice == "random":
         return _random(network)
-    if choice is not None:
+    sets = WEIGHT_SETS[network.name]
+    named = sets[0] if choice is None and sets else next((each for each in sets if each.name == choice), None)
+    if named is None and choice is None:
+        raise SpecError(f"no trained weights of {network.name} are catalogued", fix=_OTHER_WAYS)
+    if named is None:
         path = Path(choice).expanduser()
         return _loaded(network, path, source=str(path), licence="not stated", accuracy="")
-    if network.name not in WEIGHT_SETS:
-        raise SpecError(f"no trained weights of {network.name} are catalogued", fix=_OTHER_WAYS)
-    weights = WEIGHT_SETS[network.name]
-    source = weights.source if weights.bundled else f"{weights.source}, {weights.url}"
-    path = _bundled(weights) if weights.bundled else _downloaded(weights, progress)
-    return _loaded(network, path, source=source, licence=weights.licence, accuracy=weights.accuracy)
+    source = named.source if named.bundled else f"{named.source}, {named.url}"
+    path = _bundled(named) if named.bundled else _downloaded(named, progress)
+    loaded = _loaded(network, path, source=source, licence=named.licence, accuracy=named.accuracy)
+    return dc.replace(loaded, preprocess=named.preprocess)
 
 
 def _bundled(weights: WeightSet) -> Path:
