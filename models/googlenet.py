@@ -2,7 +2,7 @@
 
 Three networks of the same nine Inception modules: the paper's, with biases, 5x5 convolutions and two local response
 normalizations; torchvision's, with batch normalization and 3x3 convolutions where the paper has 5x5; and a small one
-with batch normalization for 32x32 images, where every width is half the paper's. The auxiliary classifiers (section 5)
+like torchvision's for 32x32 images, where every width is half as great. The auxiliary classifiers (section 5)
 belong to training: in eval mode nothing of them is computed or exported.
 """
 
@@ -115,7 +115,7 @@ class GoogLeNet(nn.Module):
 
 
 class CifarGoogLeNet(nn.Module):
-    """The nine modules with batch normalization at half the paper's widths, for 32x32 images.
+    """The nine modules as torchvision has them, with batch normalization, at half the widths, for 32x32 images.
 
     A 3x3 convolution and one pooling make a 16x16 map for modules 3a and 3b, where the paper's stem makes 28x28.
     """
@@ -127,7 +127,7 @@ class CifarGoogLeNet(nn.Module):
         cin = 96
         for name, full in WIDTHS.items():
             widths = tuple(width // 2 for width in full)
-            self.add_module(f"inception{name}", Inception(cin, widths, norm=True, large=5))
+            self.add_module(f"inception{name}", Inception(cin, widths, norm=True, large=3))
             cin = widths[0] + widths[2] + widths[4] + widths[5]
         self.fc = nn.Linear(512, classes)
         _initialize(self)

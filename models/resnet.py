@@ -120,7 +120,7 @@ def _initialize(net: nn.Module) -> None:
 
 
 class ImageNetResNet(nn.Module):
-    """ResNet-18, 34, 50, 101 or 152 for 224x224 images (table 1); ``early`` strides as the paper's Caffe networks do."""
+    """ResNet-18, 34, 50, 101 or 152 for 224x224 images (table 1); ``early`` strides as its Caffe networks do."""
 
     def __init__(
         self,
