@@ -6,7 +6,7 @@ import dataclasses as dc
 import functools
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import MissingBackend
 from ..spec import nearest
@@ -125,9 +125,17 @@ _NETWORKS = (
 NETWORKS = {network.name: network for network in _NETWORKS}
 
 
-def _torchvision(network: str, stem: str, prefix: str, top1: float, top5: float, **how: Any) -> WeightSet:
-    """One of torchvision's: ``name`` and ``canvas`` where it is not the first of its network, ``preprocess``."""
-    name, canvas, file = how.get("name", "IMAGENET1K_V1"), how.get("canvas", 256), f"{stem}-{prefix}.pth"
+def _torchvision(
+    network: str,
+    stem: str,
+    prefix: str,
+    top1: float,
+    top5: float,
+    name: str = "IMAGENET1K_V1",
+    preprocess: Preprocess = IMAGENET,
+) -> WeightSet:
+    file = f"{stem}-{prefix}.pth"
+    where = f"one 224x224 centre crop of a {preprocess.canvas} resize, by torchvision"
     return WeightSet(
         network=network,
         name=name,
@@ -138,13 +146,12 @@ def _torchvision(network: str, stem: str, prefix: str, top1: float, top5: float,
         source=f"torchvision, {name}",
         top1=top1,
         top5=top5,
-        conditions=f"the 50,000 ImageNet validation images, one 224x224 centre crop of a {canvas} resize, "
-        "by torchvision",
-        preprocess=dc.replace(how.get("preprocess", IMAGENET), canvas=canvas),
+        conditions=f"the 50,000 ImageNet validation images, {where}",
+        preprocess=preprocess,
     )
 
 
-_V2: dict[str, Any] = {"name": "IMAGENET1K_V2", "canvas": 232}
+_V2 = ("IMAGENET1K_V2", dc.replace(IMAGENET, canvas=232))
 _HALF = dc.replace(IMAGENET, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _WEIGHT_SETS = (
     WeightSet(
@@ -166,11 +173,11 @@ _WEIGHT_SETS = (
     _torchvision("resnet18", "resnet18", "f37072fd", 69.758, 89.078),
     _torchvision("resnet34", "resnet34", "b627a593", 73.314, 91.420),
     _torchvision("resnet50", "resnet50", "0676ba61", 76.130, 92.862),
-    _torchvision("resnet50", "resnet50", "11ad3fa6", 80.858, 95.434, **_V2),
+    _torchvision("resnet50", "resnet50", "11ad3fa6", 80.858, 95.434, *_V2),
     _torchvision("resnet101", "resnet101", "63fe2227", 77.374, 93.546),
-    _torchvision("resnet101", "resnet101", "cd907fc2", 81.886, 95.780, **_V2),
+    _torchvision("resnet101", "resnet101", "cd907fc2", 81.886, 95.780, *_V2),
     _torchvision("resnet152", "resnet152", "394f9c45", 78.312, 94.046),
-    _torchvision("resnet152", "resnet152", "f82ba261", 82.284, 96.002, **_V2),
+    _torchvision("resnet152", "resnet152", "f82ba261", 82.284, 96.002, *_V2),
 )
 WEIGHT_SETS = {name: tuple(w for w in _WEIGHT_SETS if w.network == name) for name in NETWORKS}
 """By network, the one taken by default first; empty where none are catalogued."""

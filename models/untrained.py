@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .resnet import BasicBlock, Bottleneck
+from .resnet import BasicBlock, Bottleneck, Plain
 
 _STEPS = 1 << 20
 _GAIN = 1 / (0.5 - 0.5 / math.pi)
@@ -21,24 +21,28 @@ def randomize(net: nn.Module, seed: int) -> None:
     Filters and rows are uniform and sum to zero, so that they answer to what differs within their input, not to its
     mean, which would drown it after a few layers; their variance makes up for what a ReLU takes away. The last batch
     normalization of each of B residual branches is scaled by 1 / sqrt(B), so that the sum of all branches neither
-    vanishes nor explodes. Batch normalizations get statistics and affine parts near, not at, the identity, so that
-    folding them is put to the test. All draws are integers, scaled once, so that no rounding depends on the machine.
+    vanishes nor explodes. Normalizations get statistics and affine parts near, not at, the identity, so that folding
+    them is put to the test. All draws are integers, scaled once, so that no rounding depends on the machine.
+
+    Of modules that are not known, vectors called ``weight`` are taken for a normalization's, other vectors for biases,
+    and what has more axes for filters; buffers other than batch normalization's stay as they are.
     """
     draw = _Draw(seed)
     blocks = [module for module in net.modules() if isinstance(module, BasicBlock | Bottleneck)]
+    blocks = [block for block in blocks if not isinstance(block.downsample, Plain)]
     branch_ends = {block.bn3 if isinstance(block, Bottleneck) else block.bn2 for block in blocks}
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.weight.copy_(draw.filters(module.weight.shape))
-            if module.bias is not None:
-                module.bias.copy_(draw(module.bias.shape, 0.05))
-        elif isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
+        scale = 1 / math.sqrt(len(blocks)) if module in branch_ends else 1.0
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() > 1:
+                parameter.copy_(draw.filters(parameter.shape))
+            elif name == "weight":
+                parameter.copy_((1 + draw(parameter.shape, 0.1)) * scale)
+            else:
+                parameter.copy_(draw(parameter.shape, 0.1 if isinstance(module, nn.BatchNorm2d) else 0.05))
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             assert module.running_var is not None
             assert module.num_batches_tracked is not None
-            scale = 1 / math.sqrt(len(blocks)) if module in branch_ends else 1.0
-            module.weight.copy_((1 + draw(module.weight.shape, 0.1)) * scale)
-            module.bias.copy_(draw(module.bias.shape, 0.1))
             module.running_mean.copy_(draw(module.running_mean.shape, 0.1))
             module.running_var.copy_(1 + draw(module.running_var.shape, 0.2))
             module.num_batches_tracked.zero_()
