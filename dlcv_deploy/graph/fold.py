@@ -49,7 +49,8 @@ _MOVES = (
 def fold(model: ModelProto) -> ModelProto:
     """The same network without what inference does not need.
 
-    Constants, and what only moves constants, become initializers; Identity, Dropout and casts to the same type go;
+    Constants, and what only moves constants, become initializers; Identity, Dropout and casts to the same type go (of
+    one whose result the graph returns, an Identity that nothing reads is left);
     BatchNormalization after a Conv that nothing else reads becomes part of it; a mean over all of an image becomes
     GlobalAveragePool, and a Reshape that keeps the batch, Flatten. What nothing reads is dropped. A
     BatchNormalization that cannot be folded stays. Changes are logged at level INFO.
@@ -83,9 +84,11 @@ def _fold_constants(model: ModelProto) -> None:
             values[node.output[0]] = graph.initializer.add()
             values[node.output[0]].CopyFrom(initializer(node.output[0], constant))
             _log.info("%s %s is constant", node.op_type, node.name)
-        elif _does_nothing(node, known) and node.output[0] not in outputs:
+        elif _does_nothing(node, known):
             alias[node.output[0]] = node.input[0]
             _log.info("%s %s does nothing", node.op_type, node.name)
+            if node.output[0] in outputs:
+                kept.append(_identity(node))
         else:
             kept.append(node)
     replace(graph.node, kept)
@@ -132,6 +135,11 @@ def _does_nothing(node: NodeProto, known: dict[str, tuple[int, Shape | None]]) -
         element, _ = known.get(node.input[0], (TensorProto.UNDEFINED, None))
         return element == attribute(node, "to", 0)
     return is_op(node, "Identity")
+
+
+def _identity(node: NodeProto) -> NodeProto:
+    """What is left of a node that does nothing, where the graph returns what it makes."""
+    return helper.make_node("Identity", node.input[:1], node.output[:1], node.name)
 
 
 def _fold_batch_norms(graph: GraphProto) -> None:

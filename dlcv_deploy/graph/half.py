@@ -9,7 +9,21 @@ from onnx import ModelProto, NodeProto, TensorProto, defs, helper
 
 from ..errors import SpecError
 from ..types import LeftAlone
-from .index import Array, Index, check_finite, copied, drop, index, initializer, is_op, opset, replace, schema, types
+from .index import (
+    Array,
+    Index,
+    check_finite,
+    copied,
+    drop,
+    index,
+    initializer,
+    is_op,
+    opset,
+    replace,
+    schema,
+    taps,
+    types,
+)
 
 _TOP = 65504
 _HALF, _SINGLE = int(TensorProto.FLOAT16), int(TensorProto.FLOAT)
@@ -26,7 +40,8 @@ _SOURCE = "it makes float32 values and reads none"
 def to_half(model: ModelProto) -> tuple[ModelProto, tuple[LeftAlone, ...]]:
     """The network in FP16, and the nodes that stay in float32.
 
-    Float initializers and tensors become float16; the graph's inputs and outputs stay float32, with one Cast each.
+    Float initializers and tensors become float16; the graph's inputs and outputs stay float32, with one Cast each (an
+    output that repeats an inner tensor is that tensor's Cast).
     LRN, Softmax and operators that ONNX does not define for float16 stay in float32 between Casts. No tensor is cast
     twice, and no Cast that is added reads another.
 
@@ -48,9 +63,11 @@ def to_half(model: ModelProto) -> tuple[ModelProto, tuple[LeftAlone, ...]]:
     at = index(model.graph)
     typed = _Typed(at, frozenset(t for t, (element, _) in known.items() if element == _SINGLE))
     model = copied(model)
-    version = opset(model)
+    version, repeated = opset(model), taps(model.graph)
     left_alone = []
     for node in model.graph.node:
+        if node.output[0] in repeated and typed.repeat(node):
+            continue
         reason = typed.add(node, None if is_op(node, *_KEPT) else schema(node, version))
         if reason:
             left_alone.append(LeftAlone(node.name, node.op_type, reason))
@@ -97,6 +114,18 @@ class _Typed:
         if _SINGLE not in made:
             return ""
         return _KEPT.get(node.op_type, _SINGLE_ONLY) if reads_floats else _SOURCE
+
+    def repeat(self, node: NodeProto) -> bool:
+        """Return a tensor that a node repeats in float32; False where it is no float."""
+        tensor, result = node.input[0], node.output[0]
+        if tensor not in self._floats:
+            return False
+        if self._made.get(tensor) == _HALF and (tensor, _SINGLE) not in self._names:
+            self.nodes.append(self._cast(tensor, _SINGLE, result))
+        else:
+            node.input[0] = self._read(tensor, _SINGLE)
+            self.nodes.append(node)
+        return True
 
     def _read(self, tensor: str, element: int) -> str:
         """What to call a float tensor in a type; its Cast or initializer is added where it is first asked for."""

@@ -54,8 +54,15 @@ class Index:
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
 
-def index(graph: GraphProto) -> Index:
-    """Look a graph over.
+def taps(graph: GraphProto) -> frozenset[str]:
+    """The outputs after the first that repeat an inner tensor: an Identity makes them, and no node reads them."""
+    read = {tensor for node in graph.node for tensor in node.input}
+    further = {o.name for o in graph.output[1:]} - read
+    return frozenset(n.output[0] for n in graph.node if is_op(n, "Identity") and n.output[0] in further)
+
+
+def index(graph: GraphProto, *, without: AbstractSet[str] = frozenset()) -> Index:
+    """Look a graph over, as if it did not return the outputs ``without`` (``taps``, or a part of them).
 
     Raises:
         SpecError: control flow, sparse initializers or values kept outside the file, which no pass understands.
@@ -63,6 +70,8 @@ def index(graph: GraphProto) -> Index:
     producer: dict[str, NodeProto] = {}
     consumers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
+        if without.intersection(node.output):
+            continue
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
             raise SpecError(
                 f"node {node.name!r} ({node.op_type}) holds a graph of its own",
@@ -83,7 +92,7 @@ def index(graph: GraphProto) -> Index:
         producer,
         {tensor: tuple(nodes) for tensor, nodes in consumers.items()},
         {i.name: i for i in graph.initializer},
-        frozenset(o.name for o in graph.output),
+        frozenset(o.name for o in graph.output) - without,
     )
 
 

@@ -21,7 +21,7 @@ from onnx import (
 from .. import __version__
 from ..digest import digest
 from ..errors import SpecError
-from .index import FLOATS, index, initializer, is_op, opset, order, schema
+from .index import FLOATS, drop, index, initializer, is_op, opset, order, schema, taps, tensor_names, unused
 
 _ROLES = {
     "Conv": ("input", "weight", "bias"),
@@ -38,6 +38,10 @@ def name(model: ModelProto, *, inputs: Sequence[str] = ("input",), outputs: Sequ
     its initializers ``conv_3_weight`` and ``conv_3_bias``. Symbols of free axes become ``batch``, ``axis_2`` ... in
     order of appearance. Attributes at their default, value_info, documentation and metadata go, and so do nodes and
     initializers that no output depends on. An integer constant that several nodes read is written for each of them.
+
+    An output after the first that nodes read as well is repeated by an Identity, which takes the output's name; the
+    tensor itself keeps its generated one. So the names of all that the first output depends on, and with them the
+    ranges in a calibration table, are the same whichever other outputs there are.
 
     Raises:
         SpecError: A graph that no pass understands, or with another number of inputs or outputs; a given name that
@@ -56,7 +60,8 @@ def name(model: ModelProto, *, inputs: Sequence[str] = ("input",), outputs: Sequ
         if value.name not in at.producer:
             raise SpecError(f"output {value.name!r} is not computed by a node", fix="return what the network computes")
 
-    nodes = order(model.graph)
+    graph = _tapped(model.graph)
+    nodes, returned = order(graph), list(graph.output)
     names = dict(zip((i.name for i in fed), inputs, strict=True))
     names |= dict(zip((o.name for o in returned), outputs, strict=True))
     versions = {o.domain: o.version for o in model.opset_import} | {"": opset(model)}
@@ -81,11 +86,14 @@ def signature(model: ModelProto) -> str:
     """SHA-256 of a network's structure, for what holds whatever its weights are, such as a calibration table.
 
     Operators, attributes, connections, types and shapes count, and the values of integer constants (shapes, axes,
-    paddings). Names, and the values of floating-point initializers, do not.
+    paddings). Names, and the values of floating-point initializers, do not; nor does an output after the first that
+    is computed on the way to another one: it adds nothing that a table could know.
     """
-    hollow = ModelProto(opset_import=model.opset_import)
-    hollow.graph.node.extend(model.graph.node)
-    hollow.graph.output.extend(model.graph.output)
+    hollow = ModelProto(opset_import=model.opset_import, graph=_tapped(model.graph))
+    repeated = taps(hollow.graph)
+    read = {t for node in order(hollow.graph) if not repeated.intersection(node.output) for t in node.input}
+    spare = {n.output[0] for n in hollow.graph.node if repeated.intersection(n.output) and n.input[0] in read}
+    drop(hollow.graph.output, lambda o: o.name in spare)
     for old in model.graph.initializer:
         if old.data_type in FLOATS:
             hollow.graph.initializer.add(name=old.name, data_type=old.data_type, dims=old.dims, raw_data=b"")
@@ -98,6 +106,18 @@ def signature(model: ModelProto) -> str:
     plain = name(hollow, inputs=inputs, outputs=outputs)
     plain.ClearField("producer_version")
     return digest(graph=plain.SerializeToString(deterministic=True))
+
+
+def _tapped(graph: GraphProto) -> GraphProto:
+    """Nodes and outputs of a graph, with an Identity for each output after the first that the others are made from."""
+    read, names = {t for node in order(graph) for t in node.input}, tensor_names(graph)
+    new = GraphProto(node=graph.node, output=graph.output)
+    for value in new.output[1:]:
+        if value.name in read:
+            node = new.node.add(op_type="Identity", input=[value.name])
+            value.name = unused(f"{value.name}_returned", names)
+            node.output.append(value.name)
+    return new
 
 
 class _Writer:

@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from ..errors import SpecError
 from ..types import ExportedModel, LeftAlone, QuantizedModel
-from .index import Array, Index, attribute, check_finite, drop, index, initializer, is_op, opset, replace
+from .index import Array, Index, attribute, check_finite, drop, index, initializer, is_op, opset, replace, taps
 
 _TOP = 127
 _TINY = 2.0**-64
@@ -65,6 +65,11 @@ def quantize(exported: ExportedModel, amax: Mapping[str, float]) -> QuantizedMod
     largest magnitude over 127. Zero points are 0. A tensor has one pair, which all its int8 readers share. Of a
     residual sum the shortcut is quantized and the main path is not, so that it fuses into the main path's convolution
     (TensorRT documentation, "Working with Quantized Types"); with convolutions on both, the shorter is the shortcut.
+
+    An output that repeats an inner tensor (``index.taps``) changes none of this: the same pairs with the same scales
+    stand in the graph as without it, so one table serves both. It is float32, as the node before computes it: where
+    int8 nodes read the tensor too, they alone read it rounded, since features and maps are worth more exact than the
+    one write of an int8 tensor that rounding them would save.
 
     A weight scale is never so small that the bias, counted in steps of both scales, leaves int32: ONNX Runtime counts
     it so and wraps around, which would lose the bias of every dead channel. The weights' error in such a channel is
@@ -148,7 +153,7 @@ class _Plan:
 
 
 def _plan(graph: GraphProto, dead: Set[str]) -> _Plan:
-    plan, at = _Plan(), index(graph)
+    plan, at = _Plan(), index(graph, without=taps(graph))
     zero = set(dead)
     depth: dict[str, int] = {}
     convs: dict[str, bool] = {}  # output of a Conv that can be quantized: whether it is

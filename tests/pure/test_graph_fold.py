@@ -100,6 +100,21 @@ def test_a_convolution_whose_output_is_returned_keeps_its_batch_norm():
     assert ops(folded(before)) == ["Conv", "BatchNormalization"]
 
 
+def test_what_does_nothing_is_no_step_on_the_way_to_the_first_output():
+    """The exporter writes Dropout before the features, which the last layer reads."""
+    signature = "(float[n,2] x) => (float[n,2] y, float[n,2] features, float[n,2] same)"
+    body = "r = Relu (x) features = Dropout (r) y = Tanh (features) same = Cast <to = 1> (r)"
+    before = build(body, signature=signature)
+    after = folded(before)
+    assert [(n.op_type, *n.input, "->", *n.output) for n in after.graph.node] == [
+        ("Relu", "x", "->", "r"),
+        ("Identity", "r", "->", "features"),
+        ("Tanh", "r", "->", "y"),
+        ("Identity", "r", "->", "same"),
+    ]
+    same(before, after, 3, 2)
+
+
 @given(*[st.floats(-8, 8, width=32)] * 5, st.floats(0, 8, width=32))
 def test_folding_is_exact_to_the_last_place(w, b, gamma, beta, mean, var):
     parts = {"gamma": gamma, "beta": beta, "mean": mean, "var": var, "b": b}

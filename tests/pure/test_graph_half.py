@@ -137,6 +137,42 @@ def test_an_output_that_is_read_again_keeps_its_name_in_float32():
     ]
 
 
+def test_an_inner_tensor_that_is_returned_is_its_cast():
+    """A half tensor, one that a float32 node has cast already, one that is float32 itself, one returned twice."""
+    names = ("map", "cast", "norm", "again")
+    signature = f"(float[n,2,3,3] input) => (float[n,2,3,3] logits, {', '.join(f'float[n,2,3,3] {t}' for t in names)})"
+    body = f"""[a] p = Relu (input) [b] q = Relu (p) [c] r = {LRN} (q) [d] logits = Relu (r)
+               [e] map = Identity (p) [f] cast = Identity (q) [g] norm = Identity (r) [h] again = Identity (p)"""
+    before = build(body, "", signature=signature)
+    after, left_alone = halved(before)
+    assert [left.node for left in left_alone] == ["c"]
+    assert lines(after) == [
+        "input_to_fp16: input -> input_fp16",
+        "a: input_fp16 -> p",
+        "b: p -> q",
+        "q_to_fp32: q -> q_fp32",
+        "c: q_fp32 -> r",
+        "r_to_fp16: r -> r_fp16",
+        "d: r_fp16 -> logits_fp16",
+        "logits_to_fp32: logits_fp16 -> logits",
+        "p_to_fp32: p -> map",
+        "f: q_fp32 -> cast",
+        "g: r -> norm",
+        "h: map -> again",
+    ]
+    x = np.random.default_rng(0).standard_normal((2, 2, 3, 3)).astype(np.float32)
+    want, got = (ReferenceEvaluator(m).run(None, {"input": x}) for m in (before, after))
+    for one, other in zip(want, got, strict=True):
+        assert other.dtype == np.float32
+        assert np.abs(one - other).max() < 2**-10 * np.abs(one).max()
+
+
+def test_integers_that_are_returned_stay_integers():
+    body = "[a] logits = Relu (input) [b] i = Shape (input) [c] ints = Identity (i)"
+    after, _ = halved(build(body, "", signature="(float[n] input) => (float[n] logits, int64[1] ints)"))
+    assert lines(after)[-1] == "c: i -> ints"
+
+
 def test_inputs_that_the_standard_wants_in_float32_stay_so():
     body = '[up] r = Resize <mode = "nearest"> (input, , k) [c] logits = Mul (r, m)'
     weights = "<float[4] k = {1, 1, 1, 1}, float[1] m = {0.1}>"

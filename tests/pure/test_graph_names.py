@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from dlcv_deploy import __version__
 from dlcv_deploy.errors import SpecError
-from dlcv_deploy.graph.index import order, types
+from dlcv_deploy.graph.index import order, taps, types
 from dlcv_deploy.graph.names import name, signature
 
 HEAD = '<ir_version: 10, opset_import: ["": 20, "unused": 3], producer_name: "exporter">'
@@ -146,6 +146,53 @@ def test_further_outputs_variadic_inputs_and_operators_of_others():
     assert [(o.domain, o.version) for o in after.opset_import] == [("", 20), ("own", 2)]
     axes = [d.dim_param for v in after.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param]
     assert axes == ["batch", "axis_2"]
+
+
+def returning(*tensors: str) -> ModelProto:
+    """``net`` with inner tensors as outputs after the first."""
+    model = net()
+    known = types(model)
+    model.graph.output.extend(helper.make_tensor_value_info(t, *known[t]) for t in tensors)
+    return model
+
+
+def test_an_inner_tensor_that_is_returned_keeps_its_name_and_is_repeated_under_the_outputs():
+    plain, after = name(net()), name(returning("f6", "f2"), outputs=["logits", "sum", "map"])
+    checker.check_model(after, full_check=True)
+    assert list(after.graph.node[:-2]) == list(plain.graph.node)
+    assert list(after.graph.initializer) == list(plain.graph.initializer)
+    assert [(n.op_type, n.name, *n.input, "->", *n.output) for n in after.graph.node[-2:]] == [
+        ("Identity", "identity_1", "add_1_out", "->", "sum"),
+        ("Identity", "identity_2", "relu_1_out", "->", "map"),
+    ]
+    assert [o.name for o in after.graph.output] == ["logits", "sum", "map"]
+    assert taps(after.graph) == {"sum", "map"}
+    x = np.random.default_rng(1).standard_normal((2, 1, 4, 4)).astype(np.float32)
+    want = ReferenceEvaluator(returning("f6", "f2")).run(None, {"image": x})
+    for one, other in zip(want, ReferenceEvaluator(after).run(None, {"input": x}), strict=True):
+        assert np.array_equal(one, other)
+    again = name(after, inputs=["input"], outputs=["logits", "sum", "map"])
+    assert again.SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True)
+
+
+def test_an_output_that_no_node_reads_needs_no_identity():
+    after = name(returning("f7"), outputs=["logits", "head"])
+    assert [(n.name, *n.output) for n in after.graph.node[-2:]] == [("gemm_1", "logits"), ("relu_2", "head")]
+    assert not taps(after.graph)
+
+
+def test_what_is_computed_anyway_does_not_change_the_signature_when_it_is_returned():
+    want = signature(net())
+    for tensors in (["f6"], ["f2", "f6"], ["f4", "f8", "f1"]):
+        assert signature(returning(*tensors)) == want
+        assert signature(name(returning(*tensors), outputs=["logits", *tensors])) == want
+
+
+def test_what_an_output_adds_changes_the_signature():
+    head = signature(returning("f7"))
+    assert head != signature(net())
+    assert head == signature(name(returning("f7"), outputs=["logits", "head"]))
+    assert head == signature(returning("f6", "f7", "f2"))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from onnx import ModelProto, checker, numpy_helper, parser, shape_inference
+from onnx import ModelProto, checker, helper, numpy_helper, parser, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from dlcv_deploy.errors import SpecError
+from dlcv_deploy.graph.index import types
 from dlcv_deploy.graph.qdq import quantizable, quantize
 from dlcv_deploy.types import ExportedModel, LeftAlone, QuantizedModel
 
@@ -381,6 +382,47 @@ def test_flatten_between_pooling_and_product_leaves_the_pooling_alone():
     )
     assert quantizable(proto(model)) == ("input", "f")
     assert lines(quantized(model)) == ["pair input", "a: input_dq w1_dq", "p: c", "f: m", "pair f", "g: f_dq k_dq"]
+
+
+# Outputs besides the first
+
+
+def returning(model: ExportedModel, *tensors: str) -> ExportedModel:
+    """The same network with inner tensors repeated as outputs."""
+    new = proto(model)
+    known = types(new)
+    for tensor in tensors:
+        new.graph.node.add(op_type="Identity", input=[tensor], output=[f"{tensor}_out"], name=f"tap_{tensor}")
+        new.graph.output.append(helper.make_tensor_value_info(f"{tensor}_out", *known[tensor]))
+    checker.check_model(new, full_check=True)
+    return dc.replace(model, onnx=new.SerializeToString())
+
+
+STEM = """[conv_1] c1 = Conv (input, w1) [relu_1] r1 = Relu (c1) [max_pool_1] m = MaxPool <kernel_shape = [1, 1]> (r1)
+    [conv_2] c2 = Conv (m, w2) [add_1] s = Add (c2, m) [relu_2] r2 = Relu (s) [conv_3] logits = Conv (r2, w3)"""
+
+
+@pytest.mark.parametrize("tensor", ["c1", "r1", "m", "c2", "s", "r2"])
+def test_returning_a_tensor_changes_no_pair_no_scale_and_no_range_that_is_needed(tensor):
+    plain = exported(STEM)
+    more = returning(plain, tensor)
+    assert quantizable(proto(more)) == quantizable(proto(plain)) == ("input", "m", "r2")
+    ranges = {"input": 3.0, "m": 5.0, "r2": 9.0}
+    before, after = quantized(plain, ranges), quantized(more, ranges)
+    assert (after.quantized, after.left_alone) == (before.quantized, before.left_alone)
+    assert lines(after) == [*lines(before), f"tap_{tensor}: {tensor}"]
+    assert {k: v.tolist() for k, v in values(after).items()} == {k: v.tolist() for k, v in values(before).items()}
+    x = pixels(3, 2, 4, 4)
+    both = ReferenceEvaluator(proto(after.model)).run(None, {"input": x})
+    assert np.array_equal(both[0], run(before.model, x))
+
+
+def test_an_output_is_the_float_value_and_not_what_int8_nodes_read_of_it():
+    model = returning(exported("[c] r = Relu (input) [d] logits = Conv (r, w2)"), "r")
+    x = pixels(2, 2, 4, 4)
+    logits, r = ReferenceEvaluator(proto(quantized(model, {"r": 127.0}).model)).run(None, {"input": x})
+    assert np.array_equal(r, np.maximum(x, 0))
+    assert np.array_equal(logits, np.rint(r))  # a scale of 1, and the identity as weights
 
 
 # What is left alone
