@@ -77,7 +77,7 @@ def convert(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[s
     ov = _openvino()
     onnx = files["model.onnx"]
     try:
-        model = ov.Core().read_model(onnx)
+        model = ov.Core().read_model(_guarded(onnx))
         _name_ports(model, onnx)
         _specs(model, Dim(*request["batch"]))
         _compiled(ov, model)
@@ -90,6 +90,14 @@ def convert(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[s
     if _carries_fp16(ov, model) and _precision(ov, model) != "f16":
         notes.append("this CPU has no fp16 arithmetic: OpenVINO computes the fp16 graph in fp32 on it")
     return {"notes": notes}, {file: (Path(request["room"]) / file).read_bytes() for file in FILES}
+
+
+def _guarded(onnx: bytes) -> bytes:
+    from onnx import load_model_from_string
+
+    from ..graph.guard import guard_concat
+
+    return guard_concat(load_model_from_string(onnx)).SerializeToString()
 
 
 def _compiled(ov: Any, model: Any) -> Any:  # noqa: ANN401 - an untyped package

@@ -108,3 +108,26 @@ def fixed_batch(batch=1):
 
 def free_axes():
     return model("g (float[N,3,H,W] x) => (float[N,3,H,W] y) { [relu] y = Relu(x) }")
+
+
+def concat_int8(after=""):
+    """x (N, 3, 8, 8) -> y (N, 8, 8, 8): two int8 convolutions, joined, quantized, and read by one that changes nothing.
+
+    ``after`` is an operator between the Concat and the QuantizeLinear.
+    """
+    text = f"""g (float[N,3,8,8] x) => (float[N,8,8,8] y) {{
+      [xq] x8 = QuantizeLinear(x, xs, z)        [xdq] xf = DequantizeLinear(x8, xs, z)
+      [w1dq] w1f = DequantizeLinear<axis=0>(w1, w1s)   [w2dq] w2f = DequantizeLinear<axis=0>(w2, w2s)
+      [conv1] c = Conv(xf, w1f)                 [conv2] d = Conv(xf, w2f)
+      [join] {"j" if after else "k"} = Concat<axis=1>(c, d)
+      {f"[after] k = {after}(j)" if after else ""}
+      [kq] k8 = QuantizeLinear(k, ks, z)        [kdq] kf = DequantizeLinear(k8, ks, z)
+      [w3dq] w3f = DequantizeLinear<axis=0>(w3, w3s)
+      [conv3] y = Conv(kf, w3f)
+    }}"""
+    made = {"xs": np.float32(4 / 127), "ks": np.float32(2 / 127), "z": np.int8(0)}
+    made |= {"w3": np.eye(8).reshape(8, 8, 1, 1).astype("int8") * np.int8(127), "w3s": np.full(8, 1 / 127, "float32")}
+    for name, w in (("w1", weights(4, 3, 1, 1)), ("w2", weights(4, 3, 1, 1, seed=1))):
+        scale = np.abs(w).max((1, 2, 3)) / 127
+        made[name], made[name + "s"] = np.rint(w / scale[:, None, None, None]).astype("int8"), scale
+    return model(text, **{name: np.asarray(array) for name, array in made.items()})

@@ -1,0 +1,38 @@
+"""The Clip that keeps OpenVINO from moving a quantization through a Concat, and that changes no value."""
+
+import numpy as np
+import pytest
+from helpers import models
+
+onnx = pytest.importorskip("onnx")
+
+from dlcv_deploy.graph.guard import guard_concat  # noqa: E402
+
+
+def guarded(data):
+    return guard_concat(onnx.load_model_from_string(data))
+
+
+@pytest.mark.parametrize("after", ["", "Relu"])
+def test_a_clip_stands_before_the_quantization_of_a_concat(after):
+    new = guarded(models.concat_int8(after))
+    onnx.checker.check_model(new, full_check=True)
+    (clip,) = (node for node in new.graph.node if node.op_type == "Clip")
+    (reader,) = (node for node in new.graph.node if clip.output[0] in node.input)
+    assert (clip.input[0], reader.name) == ("k", "kq")
+
+
+@pytest.mark.parametrize("after", ["", "Relu"])
+def test_it_changes_no_value(after):
+    """Far beyond the range too, where the lowest level is -128 and not -127."""
+    data = models.concat_int8(after)
+    for scale in (1, 50):
+        x = {"x": scale * models.images(4)}
+        got, want = (models.reference(m, x)["y"] for m in (guarded(data).SerializeToString(), data))
+        np.testing.assert_array_equal(got, want)
+        assert after or scale == 1 or want.min() == np.float32(-128) * np.float32(2 / 127)
+
+
+def test_other_graphs_stay_as_they_are():
+    for data in (models.net(), models.net_int8()):
+        assert guarded(data).graph == onnx.load_model_from_string(data).graph
