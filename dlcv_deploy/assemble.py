@@ -54,6 +54,7 @@ def build_key(spec: BuildSpec, subject: Subject, sources: Sources, targets: tupl
     return digest(
         code=code_version(),
         network=dc.asdict(subject.network),
+        classes=subject.classes,
         weights=subject.weights.weights_sha256,
         preprocess=subject.preprocess,
         outputs=subject.outputs,
@@ -88,6 +89,8 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
         engines={},
         build_key=key,
         tool_version=__version__,
+        factory=made.subject.network.factory if made.subject.network.code_sha256 else "",
+        code_sha256=made.subject.network.code_sha256,
     )
     report = _report(made)
     files = {
@@ -102,10 +105,10 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
 
 
 def _choice(weights: str | None) -> str:
-    """The weights' file so that it is found from anywhere; "random" and the catalogue's ("") as they are."""
-    if weights is None or weights == "random":
+    """The weights' file so that it is found from anywhere; "random", the catalogue's names and "" as they are."""
+    if weights is None or not Path(weights).expanduser().is_file():
         return weights or ""
-    return str(Path(weights).resolve())
+    return str(Path(weights).expanduser().resolve())
 
 
 def _report(made: Made) -> document.Report:
@@ -134,7 +137,10 @@ def _report(made: Made) -> document.Report:
         parity=made.parity,
         latency=made.latency,
         environment=document.environment(PACKAGES),
-        warnings=tuple(f"{name} could not be read and was left out" for name in sorted(skipped)),
+        warnings=(
+            *made.subject.notes,
+            *(f"{name} could not be read and was left out" for name in sorted(skipped)),
+        ),
     )
 
 

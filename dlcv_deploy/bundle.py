@@ -23,7 +23,7 @@ from .digest import sha256, sha256_file
 from .errors import ArtifactError, SpecError
 from .types import Dim, Engine, ExportedModel, Precision, Preprocess, TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 SUFFIX = ".dlcv"
 
@@ -31,6 +31,8 @@ SUFFIX = ".dlcv"
 @dc.dataclass(frozen=True, slots=True)
 class Manifest:
     """What a bundle says of itself; ``weights`` is the choice that loads the PyTorch original again.
+
+    For a network of the user's own, ``factory`` is what makes it and ``code_sha256`` the digest of that code.
 
     ``engines`` maps a backend to its target, version, notes, batch sizes and files: the name for the vendor, and the
     path in the bundle.
@@ -51,6 +53,8 @@ class Manifest:
     tool_version: str
     schema: int = SCHEMA
     files: Mapping[str, Mapping[str, Any]] = dc.field(default_factory=dict)
+    factory: str = ""
+    code_sha256: str = ""
 
 
 @dc.dataclass(frozen=True, slots=True)

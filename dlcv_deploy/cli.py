@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -27,6 +28,16 @@ def triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     if len(numbers) != 3:
         raise click.BadParameter(f"{value!r} is not three numbers; write it as .485,.456,.406", ctx, param)
     return numbers
+
+
+def shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Channels, height and width, as 3x224x224."""
+    if value is None:
+        return None
+    parts = value.lower().replace("×", "x").split("x")
+    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"{value!r} is not channels, height and width; write it as 3x224x224", ctx, param)
+    return tuple(int(part) for part in parts)
 
 
 def names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -54,32 +65,51 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the value as JSON.")
-weights_options = options(
-    click.option("--weights", help="FILE (.pth, .safetensors), or 'random'; else the catalogue's."),
+model_options = options(
+    click.argument("model"),
+    click.option("--weights", help="FILE (.pth, .safetensors), or 'random'; else the catalogue's, or the factory's."),
+    click.option(
+        "--input", "input_shape", callback=shape, metavar="3xSxS", help="Input of a network of your own, as 3x227x227."
+    ),
     click.option("--mean", callback=triple, metavar="R,G,B", help="RGB mean in [0, 1], in place of the catalogue's."),
     click.option(
         "--std", callback=triple, metavar="R,G,B", help="RGB standard deviation in [0, 1], in place of the catalogue's."
     ),
+    click.option(
+        "--canvas",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Scale the shorter side of images to N pixels before cropping.",
+    ),
+    click.option("--labels", type=FILE, help="Class names, one a line, in the order of the network's logits."),
 )
 outputs_option = click.option(
     "--outputs",
     callback=names,
     default="logits",
     show_default=True,
-    help="Tensors to answer with: logits,features,c2,c3,c4,c5.",
+    help="Tensors to answer with: logits,features,c2,c3,c4,c5; those of a method outputs(x) of your own network.",
 )
 calib_options = options(
     click.option("--calib-count", default=128, show_default=True, help="Images to calibrate on."),
     click.option("--method", help="max, percentile[:P], entropy or mse.", default="mse", show_default=True),
     click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them."),
 )
-moved = click.option("--weights", help="The PyTorch weights, where they have moved since the build.")
+moved = options(
+    click.option("--weights", help="The PyTorch weights, where they have moved since the build."),
+    click.option("--model", help="FILE.py:factory, where the code of a network of your own has moved."),
+)
 only = click.option("--target", "targets", multiple=True, help="Only these engines; repeatable.  [default: all]")
 
 
 def say(line: str) -> None:
     """Talk on stderr."""
     click.echo(line, err=True)
+
+
+def talking() -> contextlib.redirect_stdout[TextIO]:
+    """What a network's own code prints is talk, and not the value."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def show(value: object, text: str, *, as_json: bool) -> None:
@@ -96,8 +126,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("model")
-@weights_options
+@model_options
 @outputs_option
 @click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="Single precision (the default).")
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision, typed into the graph.")
@@ -111,7 +140,11 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @as_json
 def build(as_json: bool, **request: Any) -> None:  # noqa: ANN401
-    """Take MODEL from PyTorch to engines in a bundle, with parity and latency measured."""
+    """Take MODEL from PyTorch to engines in a bundle, with parity and latency measured.
+
+    MODEL is a name that `dlcv-deploy models` lists, or what makes a network of your own: FILE.py:NAME (or
+    package.module:NAME), a class or function without arguments. The file is run; weights are never unpickled.
+    """
     from .build import build as run
     from .progress import terminal
     from .report.document import to_json
@@ -119,7 +152,8 @@ def build(as_json: bool, **request: Any) -> None:  # noqa: ANN401
     from .spec import BuildSpec
     from .store import Store, cache_dir
 
-    bundle, report = run(BuildSpec(**request), store=Store(cache_dir()), progress=terminal, say=say)
+    with talking():
+        bundle, report = run(BuildSpec(**request), store=Store(cache_dir()), progress=terminal, say=say)
     click.echo(to_json(report) if as_json else table(report))
     say(f"bundle  {bundle.path}\nreport  {bundle.path / 'report.md'}")
 
@@ -142,7 +176,8 @@ def validate(bundle: Path, crops: str, max_drop: float | None, as_json: bool, **
     from .report.document import plain
     from .report.terminal import parity_table
 
-    report = run(bundle, crops=int(crops), gated=max_drop is not None, progress=terminal, **request)
+    with talking():
+        report = run(bundle, crops=int(crops), gated=max_drop is not None, progress=terminal, **request)
     found = failures(report, max_drop)
     verdict = [f"FAILED: {failure}" for failure in found]
     if max_drop is not None and not found:
@@ -165,7 +200,8 @@ def bench(bundle: Path, as_json: bool, **request: Any) -> None:  # noqa: ANN401
     from .report.document import plain
     from .report.terminal import latency_table
 
-    report = run(bundle, progress=terminal, **request)
+    with talking():
+        report = run(bundle, progress=terminal, **request)
     show(plain(report), latency_table(report), as_json=as_json)
 
 
@@ -184,36 +220,36 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("model")
-@weights_options
+@model_options
 @outputs_option
 @click.option("--fp16", is_flag=True, help="Type half precision into the graph.")
 @click.option("-o", "--output", type=FILE, required=True, help="The ONNX file to write.")
 @as_json
 def export(as_json: bool, **request: Any) -> None:  # noqa: ANN401
-    """Export MODEL to ONNX, checked against PyTorch."""
+    """Export MODEL, a name or FILE.py:NAME, to ONNX, checked against PyTorch."""
     from .build import export_file
     from .store import Store, cache_dir
 
-    result = export_file(store=Store(cache_dir()), say=say, **request)
+    with talking():
+        result = export_file(store=Store(cache_dir()), say=say, **request)
     show(result, str(result["file"]), as_json=as_json)
 
 
 @cli.command()
-@click.argument("model")
-@weights_options
+@model_options
 @outputs_option
 @click.option("--calib", required=True, help="DIR, FILE.npz, 'cifar10-train' or 'random'.")
 @calib_options
 @click.option("-o", "--output", type=FILE, required=True, help="The table to write.")
 @as_json
 def calibrate(as_json: bool, **request: Any) -> None:  # noqa: ANN401
-    """Observe MODEL's activations on images and write the table of their ranges."""
+    """Observe the activations of MODEL, a name or FILE.py:NAME, on images and write the table of their ranges."""
     from .build import calibrate_file
     from .progress import terminal
     from .store import Store, cache_dir
 
-    result = calibrate_file(store=Store(cache_dir()), progress=terminal, say=say, **request)
+    with talking():
+        result = calibrate_file(store=Store(cache_dir()), progress=terminal, say=say, **request)
     show(result, str(result["file"]), as_json=as_json)
 
 

@@ -46,10 +46,11 @@ def describe_bundle(bundle: Bundle) -> str:
 
     m = bundle.manifest
     ops = Counter(node.op_type for node in load_model_from_string(bundle.read("model.onnx")).graph.node)
-    pre = m.preprocess
+    pre, catalogue = m.preprocess, "the factory's own" if m.factory else "catalogue"
     rows = [
         ("model", f"{m.model}, {m.precision}, {m.classes} classes"),
-        ("weights", f"{m.weights or 'catalogue'}, SHA-256 {m.weights_sha256[:12]}{'' if m.trained else ', UNTRAINED'}"),
+        *([("code", f"{m.factory}, SHA-256 {m.code_sha256[:12]}")] if m.factory else []),
+        ("weights", f"{m.weights or catalogue}, SHA-256 {m.weights_sha256[:12]}{'' if m.trained else ', UNTRAINED'}"),
         ("input", ", ".join(f"{t.name}: N x {' x '.join(map(str, t.shape))} {t.dtype}" for t in m.inputs)),
         ("output", ", ".join(f"{t.name}: N x {' x '.join(map(str, t.shape))} {t.dtype}" for t in m.outputs)),
         ("images", f"RGB / 255, {pre.fit} to {pre.canvas}, crop {pre.size}, mean {pre.mean}, std {pre.std}"),

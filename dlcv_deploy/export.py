@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ToolError
+from .errors import SpecError, ToolError
 from .types import BATCH, ExportedModel, TensorSpec
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ def export(
         weights_sha256: Digest of the network's weights.
 
     Raises:
-        ToolError: The exporter refused; its reason is kept.
+        ToolError: The exporter refused; names the module and the line of the network's code, and keeps the reason.
     """
     from .graph.fold import fold
     from .graph.names import name as name_tensors
@@ -57,34 +60,77 @@ def _trace(name: str, net: nn.Module, input_shape: tuple[int, ...]) -> onnx.Mode
 
     batch = torch.export.Dim("batch", min=BATCH.lo, max=BATCH.hi)
     example = torch.zeros(2, *input_shape)
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+    with _quiet(), torch.no_grad():
+        try:
+            traced = torch.export.export(net.eval(), (example,), dynamic_shapes=({0: batch},), strict=False)
+        except Exception as e:  # it runs the network's code, which may raise anything, and has no error of its own
+            raise _untraceable(name, net, e) from e
+        try:
             program = torch.onnx.export(
-                net.eval(),
-                (example,),
+                traced,
                 dynamo=True,
-                dynamic_shapes=({0: batch},),
                 opset_version=OPSET,
                 custom_translation_table=_translations(),
                 optimize=False,  # it would fold in float32, and drop biases that happen to be zero; see graph.fold
                 verbose=False,
             )
-    except torch.onnx.OnnxExporterError as e:
-        reason = str(e.__cause__ or e).strip().splitlines()
-        raise ToolError(
-            f"PyTorch could not export {name}: {reason[0] if reason else type(e).__name__}",
-            fix="the network must trace with torch.export at a free batch size; rewrite the operation named above",
-            log=str(e),
-        ) from e
-    finally:
-        quiet.setLevel(level)
+        except torch.onnx.OnnxExporterError as e:
+            raise _untranslatable(name, net, e) from e
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
     return proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch warns, logs and prints much of what is then an error; and so may a network's own code."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _untraceable(name: str, net: nn.Module, error: Exception) -> ToolError:
+    """Why torch.export refused: where, and in words."""
+    from .models import where
+    from .models.outputs import Selected
+
+    said = str(error)
+    if "data-dependent" in said:
+        what = "it computes otherwise for some images than for others (an if, a loop or a number made of a tensor)"
+        fix = "decide by shapes alone, or compute both ways and choose with torch.where"
+    elif fixed := re.search(r"specialized it to be a constant \((\d+)\)", said):
+        what = f"its batch is fixed: the code makes a number of the batch size (it was {fixed[1]})"
+        fix = "keep the batch axis free: x.flatten(1) or x.reshape(x.shape[0], -1), without int() and ifs on it"
+    else:
+        what, fix = where.described(error), "it must trace with torch.export; rewrite that line"
+    inside, places = where.module(error, net.net if isinstance(net, Selected) else net), where.lines(error)
+    place = "".join(f"\n  {line}" for line in ([f"in {inside}"] if inside else []) + places)
+    return ToolError(f"PyTorch could not export {name}: {what}{place}", fix=fix, log="" if places else said)
+
+
+def _untranslatable(name: str, net: nn.Module, error: Exception) -> ToolError:
+    """Which operator has no ONNX, and which line of the network's code it is from."""
+    from .models import where
+    from .models.outputs import Selected
+
+    cause = error.__cause__ or error
+    node = where.traced(cause)
+    if node is None:
+        what, places = where.described(cause), []
+    else:
+        what = f"{node.target} cannot be written as ONNX"
+        places = where.origin(node, "net." if isinstance(net, Selected) else "")
+    place = "".join(f"\n  {line}" for line in places)
+    return ToolError(
+        f"PyTorch could not export {name}: {what}{place}",
+        fix="write that operation with others that ONNX has",
+        log="" if places else str(error),
+    )
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -127,11 +173,17 @@ def check(model: ExportedModel, reference: Session, candidate: Session, inputs: 
 
     Raises:
         ToolError: It is above ``TOLERANCE``, a shape differs, or a logit is not finite.
+        SpecError: PyTorch's own answer is not finite.
     """
     worst = 0.0
     for batch in CHECK_BATCHES:
         feed = np.ascontiguousarray(inputs[:batch])
         want, got = _run(reference, feed), _run(candidate, feed)
+        if bad := [key for key, value in want.items() if not np.isfinite(value).all()]:
+            raise SpecError(
+                f"{model.name} itself answers with NaN or infinity in {', '.join(bad)}, in PyTorch",
+                fix="look at its weights, and at the --mean and --std it was trained with",
+            )
         if want.keys() != got.keys() or any(want[k].shape != got[k].shape for k in want):
             raise ToolError(
                 f"the exported {model.name} answers a batch of {batch} with other shapes than PyTorch",

@@ -15,12 +15,13 @@ from .errors import ArtifactError, MissingBackend, SpecError
 from .progress import Progress, silent
 from .reference import TorchSession
 from .report.document import REFERENCE, engine_name
+from .spec import is_own
 from .types import CompileOptions, Engine, LatencyReport, ParityReport, Precision, Preprocess
 
 if TYPE_CHECKING:
     from .backends.base import Array, Session
     from .calibration.samples import Samples
-
+    from .models.catalogue import Network
 
 CPU_RUNTIMES = ("onnxruntime", "openvino")
 """What checks and calibrates a graph, the first that is installed."""
@@ -77,28 +78,55 @@ def legs(
         yield found
 
 
-def original(bundle: Bundle, weights: str | None, progress: Progress = silent) -> TorchSession:
+def original(
+    bundle: Bundle, weights: str | None, model: str | None = None, progress: Progress = silent
+) -> TorchSession:
     """The PyTorch network that a bundle was built from.
 
     Args:
         bundle: Says which network, and which weights.
         weights: Where they are now, if they have moved.
+        model: What makes a network of the user's own now, if that has moved.
         progress: Told of bytes downloaded.
 
     Raises:
-        ArtifactError: Other weights are there than those the bundle was built from.
+        ArtifactError: Other weights, or another network, are there than those the bundle was built from.
     """
-    from .models import catalogue
-    from .models.weights import load
+    from .models.own import load
 
     m = bundle.manifest
-    chosen = load(catalogue.network(m.model), weights or m.weights or None, progress=progress)
+    chosen = load(_network(bundle, model), weights or m.weights or None, progress=progress)
     if chosen.weights_sha256 != m.weights_sha256:
         raise ArtifactError(
             f"{bundle.path.name} was built from other weights than {chosen.source}",
             fix="name the weights it was built from with --weights FILE, or build it again",
         )
     return TorchSession(chosen.net, m.inputs, m.outputs)
+
+
+def _network(bundle: Bundle, model: str | None) -> Network:
+    from .models import catalogue, own
+
+    m, name = bundle.manifest, bundle.path.name
+    if not m.factory:
+        if model is not None:
+            raise SpecError(f"{name} is of the catalogue's {m.model}", fix="leave --model out")
+        network = catalogue.network(m.model)
+        return network if m.classes == network.classes else catalogue.with_classes(network, m.classes)
+    if model is not None and not is_own(model):
+        raise SpecError(f"{name} was built from {m.factory}", fix="--model FILE.py:factory, where it is now")
+    try:
+        network = own.network(model or m.factory, m.preprocess, tuple(spec.name for spec in m.outputs))
+    except ArtifactError as e:
+        raise ArtifactError(
+            f"{name} was built from {m.factory}, and {e.what}", fix="--model FILE.py:factory, where it is now"
+        ) from e
+    if network.code_sha256 != m.code_sha256:
+        raise ArtifactError(
+            f"the code of {network.factory} is not what {name} was built from; it has changed",
+            fix="build it again, or name the code as it was: --model FILE.py:factory",
+        )
+    return network
 
 
 def validate(
@@ -108,6 +136,7 @@ def validate(
     crops: int,
     count: int | None = None,
     weights: str | None = None,
+    model: str | None = None,
     targets: tuple[str, ...] = (),
     skip_bad: bool = False,
     gated: bool = False,
@@ -119,12 +148,11 @@ def validate(
         SpecError: ``gated``, and the images have no labels.
     """
     from .calibration.samples import open_samples
-    from .models import catalogue
     from .parity.evaluate import evaluate
 
     bundle = open_bundle(path)
     m = bundle.manifest
-    classes = catalogue.labels(catalogue.network(m.model).labels)
+    classes = tuple(bundle.read("labels.txt").decode().splitlines())
     samples = open_samples(data, count=count, skip_bad=skip_bad, classes=classes, progress=progress)
     if gated and samples.labels is None:
         raise SpecError(
@@ -133,17 +161,25 @@ def validate(
         )
     engines = [bundle.engine(name) for name in targets or m.engines]
     graph = {f"{m.precision} graph": bundle.read("model.onnx")}
-    with original(bundle, weights, progress) as reference, legs(engines, graph, m.precision) as candidates:
+    with original(bundle, weights, model, progress) as reference, legs(engines, graph, m.precision) as candidates:
         return evaluate(reference, candidates, samples, m.preprocess, crops=crops, progress=progress)
 
 
 def bench(
-    path: Path, *, weights: str | None = None, targets: tuple[str, ...] = (), progress: Progress = silent
+    path: Path,
+    *,
+    weights: str | None = None,
+    model: str | None = None,
+    targets: tuple[str, ...] = (),
+    progress: Progress = silent,
 ) -> LatencyReport:
     """Latency of a bundle's engines beside the PyTorch original."""
     bundle = open_bundle(path)
     engines = [bundle.engine(name) for name in targets or bundle.manifest.engines]
-    with original(bundle, weights, progress) as reference, loaded(engines, bundle.manifest.precision) as sessions:
+    with (
+        original(bundle, weights, model, progress) as reference,
+        loaded(engines, bundle.manifest.precision) as sessions,
+    ):
         return timed(reference, sessions, bundle.manifest.preprocess, at_least=50, progress=progress)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import difflib
+import re
 from pathlib import Path
 
 from .errors import SpecError
@@ -16,6 +17,10 @@ class BuildSpec:
 
     ``weights`` is a file or "random"; ``calib`` a folder, an .npz, a table or "random"; ``data`` labelled images to
     measure parity on; ``outputs`` the tensors to answer with, logits first; ``sm`` GPU architectures as 89 for SM 8.9.
+
+    ``model`` is a name of the catalogue, or "FILE.py:factory" or "package.module:factory" for a network of the user's
+    own; ``input_shape``, channels first, is for those. ``canvas`` is what the shorter side of images is scaled to;
+    ``labels`` a file of class names.
     """
 
     model: str
@@ -23,6 +28,9 @@ class BuildSpec:
     weights: str | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    input_shape: tuple[int, int, int] | None = None
+    canvas: int | None = None
+    labels: Path | None = None
     calib: str | None = None
     calib_count: int = 128
     method: str = "mse"
@@ -35,6 +43,7 @@ class BuildSpec:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
+        _check_model(self.model, self.input_shape)
         if self.precision not in PRECISIONS:
             raise SpecError(f"no precision {self.precision!r}", fix=f"one of {', '.join(PRECISIONS)}")
         if self.precision != "int8" and self.calib is not None:
@@ -47,12 +56,49 @@ class BuildSpec:
             raise SpecError("--sm chooses GPU architectures, and no target is a GPU's", fix="add --target tensorrt_rtx")
 
     def preprocess(self, default: Preprocess) -> Preprocess:
-        """The catalogue's preprocessing with ``mean`` and ``std`` in their place, where they are given."""
-        return dc.replace(default, mean=self.mean or default.mean, std=self.std or default.std)
+        """The network's preprocessing with ``mean``, ``std`` and ``canvas`` in their place, where they are given."""
+        normal = dc.replace(default, mean=self.mean or default.mean, std=self.std or default.std)
+        return normal if self.canvas is None else dc.replace(normal, canvas=self.canvas, fit="resize")
 
     def path(self) -> Path:
         """Where the bundle goes."""
-        return self.output or Path(f"{self.model}-{self.precision}.dlcv")
+        name = own_name(self.model) if is_own(self.model) else self.model
+        return self.output or Path(f"{name}-{self.precision}.dlcv")
+
+
+def is_own(model: str) -> bool:
+    """Whether this names a network of the user's own, by what makes it, and not one of the catalogue."""
+    return ":" in model
+
+
+def own_name(factory: str) -> str:
+    """What to call a network of the user's own, in files too: "net-factory" for "folder/net.py:factory"."""
+    place, _, attribute = factory.rpartition(":")
+    stem = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{stem}-{attribute}")
+
+
+def _check_model(model: str, input_shape: tuple[int, int, int] | None) -> None:
+    place, _, attribute = model.rpartition(":")
+    if not is_own(model):
+        if model.endswith(".py") or "/" in model:
+            raise SpecError(
+                f"{model} does not say what makes the network", fix=f"{model}:NAME, a class or function in that file"
+            )
+        if input_shape is not None:
+            raise SpecError(
+                f"--input is for a network of your own, and {model} is of the catalogue", fix="leave --input out"
+            )
+        return
+    dotted = all(part.isidentifier() for part in place.split("."))
+    if not attribute.isidentifier() or not (place.endswith(".py") or dotted):
+        raise SpecError(f"{model!r} names no factory", fix="write it as path/to/FILE.py:NAME or package.module:NAME")
+    if input_shape is not None and (input_shape[0] != 3 or input_shape[1] != input_shape[2]):
+        size = "x".join(map(str, input_shape))
+        raise SpecError(
+            f"--input {size} is no square RGB image, and images are prepared as those",
+            fix="--input 3xSxS, as 3x224x224",
+        )
 
 
 def nearest(what: str, name: str, known: tuple[str, ...]) -> SpecError:

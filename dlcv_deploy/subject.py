@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses as dc
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .calibration.samples import Samples, drawn
+from .errors import ArtifactError, SpecError
 from .export import CHECK_BATCHES, check, export, exporter_versions, from_proto
 from .progress import Progress, silent
 from .proof import CPU_RUNTIMES, pixels_of, session_of
 from .reference import TorchSession
 from .report.document import environment
-from .spec import BuildSpec, nearest
+from .spec import BuildSpec, is_own, nearest
 from .stages import Stages
 from .types import ExportedModel, Preprocess
 
@@ -25,35 +27,35 @@ if TYPE_CHECKING:
 
 @dc.dataclass(frozen=True, slots=True)
 class Subject:
-    """A network of the catalogue with the weights that were asked for, and how its images are prepared."""
+    """A network with the weights that were asked for, how its images are prepared, and what its classes are called.
+
+    ``notes`` are what a report must warn of.
+    """
 
     network: Network
     weights: LoadedWeights
     preprocess: Preprocess
+    classes: tuple[str, ...]
     outputs: tuple[str, ...] = ("logits",)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, spec: BuildSpec, progress: Progress = silent) -> Subject:
-        """Look the network up and load its weights.
+        """Look the network up, or make it, and load its weights.
 
         Raises:
-            SpecError: There is no such network.
+            SpecError: There is no such network, or what was named makes none; labels of another number.
             ArtifactError: The weights are absent, damaged, or another network's.
         """
-        from .models import catalogue
-        from .models.weights import load
+        from .models import own
 
-        network = catalogue.network(spec.model)
-        weights = load(network, spec.weights, progress=progress)
+        network, classes = _classes(_network(spec), spec)
+        outputs = _offered(network, spec.outputs)
+        weights = own.load(network, spec.weights, progress=progress)
         preprocess = spec.preprocess(weights.preprocess or network.preprocess)
-        return cls(network, weights, preprocess, _offered(network, spec.outputs))
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the logits."""
-        from .models.catalogue import labels
-
-        return labels(self.network.labels)
+        missing = [f"--{name}" for name in ("mean", "std") if getattr(spec, name) is None]
+        notes = f"ImageNet's {' and '.join(missing)} were taken, for none were given" if missing else ""
+        return cls(network, weights, preprocess, classes, outputs, (notes,) if notes and is_own(spec.model) else ())
 
     def exported(self, stages: Stages) -> ExportedModel:
         """The network as ONNX, checked against PyTorch on images.
@@ -147,6 +149,50 @@ class Subject:
             preprocess=self.preprocess,
             tensors=quantizable(_proto(model)),
         )
+
+
+def _network(spec: BuildSpec) -> Network:
+    from .models import catalogue, own
+
+    if not is_own(spec.model):
+        return catalogue.network(spec.model)
+    return own.network(spec.model, own.preprocess(spec), spec.outputs)
+
+
+def _classes(network: Network, spec: BuildSpec) -> tuple[Network, tuple[str, ...]]:
+    """Class names in the order of the logits, and the network with as many classes.
+
+    Raises:
+        SpecError: The file names another number of them than the network has.
+    """
+    from .models import catalogue
+
+    if spec.labels is None:
+        numbered = tuple(f"class_{i}" for i in range(network.classes))
+        return network, catalogue.labels(network.labels) if network.labels else numbered
+    names = _read_labels(spec.labels.expanduser())
+    if len(names) == network.classes:
+        return network, names
+    what = f"{spec.labels} names {len(names)} classes, and {network.name} tells {network.classes} apart"
+    if is_own(spec.model):
+        raise SpecError(what, fix="give one name a line, in the order of the logits")
+    if spec.weights is None:
+        raise SpecError(what, fix=f"--weights FILE with weights of {len(names)} classes, or a file of as many names")
+    return catalogue.with_classes(network, len(names)), names
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        names = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ArtifactError(
+            f"the labels {path} cannot be read: {e}", fix="give a text file, UTF-8, one name a line"
+        ) from e
+    while names and not names[-1].strip():
+        names.pop()
+    if empty := [at for at, name in enumerate(names, 1) if not name.strip()]:
+        raise ArtifactError(f"{path}, line {empty[0]} is empty", fix="give one name a line")
+    return tuple(name.strip() for name in names)
 
 
 def _offered(network: Network, asked: tuple[str, ...]) -> tuple[str, ...]:

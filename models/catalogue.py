@@ -35,7 +35,8 @@ class Network:
     """An architecture: ``factory`` is "module:Class" in this package, called with ``arguments`` by name.
 
     ``preprocess`` is what its catalogued weights were trained with, and ``labels`` names the list of its classes.
-    ``outputs`` are the tensors it can answer with, of which ``logits`` are the classes'.
+    ``outputs`` are the tensors it can answer with, of which ``logits`` are the classes'. A network of the user's own
+    has a ``factory`` elsewhere (``factory.make``), and ``code_sha256``, the digest of its code.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Network:
     labels: str
     paper: str
     outputs: tuple[str, ...] = ("logits", "features")
+    code_sha256: str = ""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -204,9 +206,19 @@ def build(network: Network) -> nn.Module:
         importlib.import_module("torch")
     except ModuleNotFoundError as e:
         raise missing_torch(e) from e
+    if network.code_sha256:
+        from .factory import make
+
+        return make(network.factory)[0]
     module, _, name = network.factory.partition(":")
     net: nn.Module = getattr(importlib.import_module(f".{module}", __package__), name)(**dict(network.arguments))
     return net
+
+
+def with_classes(network: Network, classes: int) -> Network:
+    """The network with another number of classes, for weights that were fine-tuned; their names are not known."""
+    arguments = (*network.arguments, ("classes", classes))
+    return dc.replace(network, classes=classes, labels="", arguments=arguments)
 
 
 def missing_torch(error: ModuleNotFoundError) -> MissingBackend:

@@ -94,7 +94,7 @@ def test_a_folder_without_manifest_is_no_bundle(bundle, tmp_path):
         open_bundle(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 2}', "null"])
 def test_a_damaged_manifest_is_said_to_be(bundle, text):
     (bundle.path / "manifest.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
@@ -104,7 +104,7 @@ def test_a_damaged_manifest_is_said_to_be(bundle, text):
 def test_another_schema_is_refused_by_number(bundle):
     document = json.loads((bundle.path / "manifest.json").read_text())
     (bundle.path / "manifest.json").write_text(json.dumps({**document, "schema": 99}))
-    with pytest.raises(ArtifactError, match="schema 99, not 1"):
+    with pytest.raises(ArtifactError, match="schema 99, not 2"):
         open_bundle(bundle.path)
 
 

@@ -1,0 +1,107 @@
+"""A network of the user's own, which the catalogue has never seen, as the catalogue describes its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import SpecError
+from ..progress import Progress, silent
+from ..spec import BuildSpec, nearest, own_name
+from ..types import Preprocess
+from . import weights
+from .catalogue import IMAGENET, Network, build
+from .factory import SEED, make
+from .trial import classes_of, outputs_of
+from .untrained import randomize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALL = 64
+"""Inputs up to this side are of images of that very size, as in CIFAR-10; larger ones are cut from photographs."""
+
+
+def preprocess(spec: BuildSpec) -> Preprocess:
+    """How images become the input that ``spec`` gives, by default as the catalogue's networks of that size have them.
+
+    Up to 64 pixels, images have the input's size, and ten crops come from them with 4 black pixels around. Above,
+    or where a canvas is given, their shorter side is scaled to the canvas, by default 256/224 of the input.
+
+    Raises:
+        SpecError: No input is given.
+    """
+    if spec.input_shape is None:
+        raise SpecError(
+            f"the size of the images that {spec.model} takes is not known", fix="--input 3xSxS, such as 3x224x224"
+        )
+    size = spec.input_shape[1]
+    small = Preprocess(size, size + 8, "pad", IMAGENET.mean, IMAGENET.std)
+    large = Preprocess(size, round(size * 256 / 224), "resize", IMAGENET.mean, IMAGENET.std)
+    return spec.preprocess(small if size <= SMALL else large)
+
+
+def network(factory: str, pre: Preprocess, outputs: tuple[str, ...] = ("logits",)) -> Network:
+    """A network by its factory, made and tried once.
+
+    Args:
+        factory: "FILE.py:name" or "package.module:name".
+        pre: Its ``size`` is the network's input.
+        outputs: Those asked for.
+
+    Raises:
+        ArtifactError: There is no such file.
+        SpecError: The factory makes no network, or one that is no classifier of such images.
+    """
+    place, _, attribute = factory.rpartition(":")
+    whole = f"{Path(place).expanduser().resolve()}:{attribute}" if place.endswith(".py") else factory
+    net, code = make(whole)
+    shape, shown = (3, pre.size, pre.size), f"{Path(place).name}:{attribute}"
+    offered = ("logits",) if outputs == ("logits",) else outputs_of(net, shape, shown)
+    for name in outputs:
+        if name not in offered:
+            raise nearest(f"output of {shown} (by its method outputs)", name, offered)
+    return Network(own_name(factory), whole, (), pre, classes_of(net, shape, shown), "", "", offered, code_sha256=code)
+
+
+def load(network: Network, choice: str | None = None, *, progress: Progress = silent) -> weights.LoadedWeights:
+    """A network of the catalogue or of the user's own, with weights.
+
+    For one of the user's own, no choice takes the weights that its factory gives it. They count as trained where a
+    second call of the factory with another seed gives the same.
+
+    Raises:
+        SpecError: None are catalogued for this network.
+        ArtifactError: They cannot be had, are damaged, are not finite, or belong to another network.
+    """
+    if not network.code_sha256 or choice not in (None, "random"):
+        return weights.load(network, choice, progress=progress)
+    net = build(network)
+    if choice == "random":
+        randomize(net, weights.RANDOM_SEED)
+    drawn = [] if choice == "random" else _drawn(net.state_dict(), make(network.factory, SEED + 1)[0].state_dict())
+    source = f"random, seed {weights.RANDOM_SEED}" if choice == "random" else "the factory's own"
+    if drawn:
+        source += f", seed {SEED}; it draws {len(drawn)} of {len(net.state_dict())} tensors, such as {drawn[0]}"
+    return weights.LoadedWeights(
+        net.eval(),
+        weights.weights_sha256(_tensors(net.state_dict())),
+        source,
+        licence="not stated" if choice is None else "none needed",
+        accuracy="",
+        trained=choice is None and not drawn,
+    )
+
+
+def _drawn(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    """The tensors that differ."""
+    import torch
+
+    one, other = _tensors(one), _tensors(other)
+    return [key for key, value in one.items() if key not in other or not torch.equal(value, other[key])]
+
+
+def _tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    import torch
+
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
