@@ -6,7 +6,6 @@ import dataclasses as dc
 import datetime as dt
 import resource
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
@@ -79,7 +78,8 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
     manifest = Manifest(
         model=model.name,
         precision=model.precision,
-        weights=_choice(spec.weights),
+        weights=weights.choice,
+        bgr=spec.bgr,
         weights_sha256=weights.weights_sha256,
         trained=weights.trained,
         preprocess=made.subject.preprocess,
@@ -102,13 +102,6 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
     if made.table is not None:
         files["calibration.json"] = made.table.to_json().encode()
     return write(spec.path(), manifest, made.engines, files, replace=spec.force), report
-
-
-def _choice(weights: str | None) -> str:
-    """The weights' file so that it is found from anywhere; "random", the catalogue's names and "" as they are."""
-    if weights is None or not Path(weights).expanduser().is_file():
-        return weights or ""
-    return str(Path(weights).expanduser().resolve())
 
 
 def _report(made: Made) -> document.Report:

@@ -32,7 +32,8 @@ SUFFIX = ".dlcv"
 class Manifest:
     """What a bundle says of itself; ``weights`` is the choice that loads the PyTorch original again.
 
-    For a network of the user's own, ``factory`` is what makes it and ``code_sha256`` the digest of that code.
+    With ``bgr`` these are turned from BGR to RGB. For a network of the user's own, ``factory`` is what makes it and
+    ``code_sha256`` the digest of that code.
 
     ``engines`` maps a backend to its target, version, notes, batch sizes and files: the name for the vendor, and the
     path in the bundle.
@@ -51,6 +52,7 @@ class Manifest:
     engines: Mapping[str, Mapping[str, Any]]
     build_key: str
     tool_version: str
+    bgr: bool = False
     schema: int = SCHEMA
     files: Mapping[str, Mapping[str, Any]] = dc.field(default_factory=dict)
     factory: str = ""

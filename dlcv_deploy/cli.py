@@ -67,7 +67,11 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the value as JSON.")
 model_options = options(
     click.argument("model"),
-    click.option("--weights", help="FILE (.pth, .safetensors), or 'random'; else the catalogue's, or the factory's."),
+    click.option(
+        "--weights",
+        help="FILE (.pth, .safetensors, .onnx), a set's name, or 'random'; else the catalogue's, or the factory's.",
+    ),
+    click.option("--bgr", is_flag=True, help="The weights of FILE take BGR, as Caffe's do: turn them to take RGB."),
     click.option(
         "--input", "input_shape", callback=shape, metavar="3xSxS", help="Input of a network of your own, as 3x227x227."
     ),

@@ -95,7 +95,7 @@ def original(
     from .models.own import load
 
     m = bundle.manifest
-    chosen = load(_network(bundle, model), weights or m.weights or None, progress=progress)
+    chosen = load(_network(bundle, model), weights or m.weights or None, bgr=m.bgr, progress=progress)
     if chosen.weights_sha256 != m.weights_sha256:
         raise ArtifactError(
             f"{bundle.path.name} was built from other weights than {chosen.source}",

@@ -15,8 +15,9 @@ from .types import PRECISIONS, Precision, Preprocess
 class BuildSpec:
     """One build. ``None`` and empty fields leave the choice to the catalogue, or to what this machine has.
 
-    ``weights`` is a file or "random"; ``calib`` a folder, an .npz, a table or "random"; ``data`` labelled images to
-    measure parity on; ``outputs`` the tensors to answer with, logits first; ``sm`` GPU architectures as 89 for SM 8.9.
+    ``weights`` is a file, the name of a set in the catalogue, or "random"; ``bgr`` says that a file's weights take BGR;
+    ``calib`` is a folder, an .npz, a table or "random"; ``data`` labelled images to measure parity on; ``outputs`` the
+    tensors to answer with, logits first; ``sm`` GPU architectures as 89 for SM 8.9.
 
     ``model`` is a name of the catalogue, or "FILE.py:factory" or "package.module:factory" for a network of the user's
     own; ``input_shape``, channels first, is for those. ``canvas`` is what the shorter side of images is scaled to;
@@ -26,6 +27,7 @@ class BuildSpec:
     model: str
     precision: Precision = "fp32"
     weights: str | None = None
+    bgr: bool = False
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     input_shape: tuple[int, int, int] | None = None
@@ -58,7 +60,13 @@ class BuildSpec:
     def preprocess(self, default: Preprocess) -> Preprocess:
         """The network's preprocessing with ``mean``, ``std`` and ``canvas`` in their place, where they are given."""
         normal = dc.replace(default, mean=self.mean or default.mean, std=self.std or default.std)
-        return normal if self.canvas is None else dc.replace(normal, canvas=self.canvas, fit="resize")
+        if self.canvas is None:
+            return normal
+        if self.canvas < normal.size:
+            raise SpecError(
+                f"--canvas {self.canvas} is smaller than the network's input", fix=f"--canvas {normal.size} or more"
+            )
+        return dc.replace(normal, canvas=self.canvas, fit="resize")
 
     def path(self) -> Path:
         """Where the bundle goes."""

@@ -51,7 +51,7 @@ class Subject:
 
         network, classes = _classes(_network(spec), spec)
         outputs = _offered(network, spec.outputs)
-        weights = own.load(network, spec.weights, progress=progress)
+        weights = own.load(network, spec.weights, bgr=spec.bgr, progress=progress)
         preprocess = spec.preprocess(weights.preprocess or network.preprocess)
         missing = [f"--{name}" for name in ("mean", "std") if getattr(spec, name) is None]
         notes = f"ImageNet's {' and '.join(missing)} were taken, for none were given" if missing else ""

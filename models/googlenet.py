@@ -77,6 +77,8 @@ class GoogLeNet(nn.Module):
     the logits and those of the two auxiliary classifiers, after modules 4a and 4d.
     """
 
+    training_only = ("aux1", "aux2")
+
     def __init__(self, classes: int = 1000, *, norm: bool = False) -> None:
         super().__init__()
         self.conv1 = ConvRelu(3, 64, 7, 2, norm=norm)

@@ -13,7 +13,7 @@ from ..progress import Progress, silent
 from ..spec import nearest
 from ..store import download, download_path
 from ..types import Preprocess
-from .catalogue import NETWORKS, WEIGHT_SETS, Network, WeightSet, build, missing_torch
+from .catalogue import WEIGHT_SETS, Network, WeightSet, build, missing_torch
 
 try:
     import torch
@@ -21,11 +21,11 @@ except ModuleNotFoundError as e:
     raise missing_torch(e) from e
 from torch import Tensor, nn
 
-from .checkpoint import OTHER_WAYS, check_file, is_count, read_state
-from .layouts import check_config, other_form, renamed
+from .checkpoint import OTHER_WAYS, is_count
+from .fitting import fitting, shed
+from .layouts import check_config
 
 RANDOM_SEED = 20
-_SHOWN = 10
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ def load(
         return _random(network)
     if named is None:
         path = Path(str(choice)).expanduser()
-        loaded = _loaded(network, path, source=str(path), licence="not stated", accuracy="", bgr=bgr)
+        source = f"{path}, turned from BGR to RGB" if bgr else str(path)
+        loaded = _loaded(network, path, source=source, licence="not stated", accuracy="", bgr=bgr)
         return dc.replace(loaded, choice=str(path.resolve()))
     source = named.source if named.bundled else f"{named.source}, {named.url}"
     path = _bundled(named) if named.bundled else _downloaded(named, progress)
@@ -81,7 +82,7 @@ def load(
 
 def _named(network: Network, choice: str | None) -> WeightSet | None:
     """The catalogue's set that is asked for; None where it is a file, or random."""
-    sets = WEIGHT_SETS[network.name]
+    sets = WEIGHT_SETS.get(network.name, ())
     if choice is None:
         if not sets:
             raise SpecError(f"no trained weights of {network.name} are catalogued", fix=OTHER_WAYS)
@@ -125,7 +126,7 @@ def _random(network: Network) -> LoadedWeights:
         net = build(network)
     net.to_empty(device="cpu")
     randomize(net, RANDOM_SEED)
-    _shed(net)
+    shed(net)
     return LoadedWeights(
         net.eval(),
         weights_sha256(net.state_dict()),
@@ -137,94 +138,16 @@ def _random(network: Network) -> LoadedWeights:
     )
 
 
-def _shed(net: nn.Module) -> None:
-    """Take away what serves training alone, such as auxiliary classifiers."""
-    for part in getattr(net, "training_only", ()):
-        setattr(net, part, None)
-
-
 def _loaded(
     network: Network, path: Path, *, source: str, licence: str, accuracy: str, bgr: bool = False
 ) -> LoadedWeights:
     with torch.device("meta"):
-        net = build(network).eval()
+        net = shed(build(network).eval())
+    whole = fitting(net, path, network.name, network.input_shape, bgr=bgr)
     check_config(path, dict(network.arguments))
-    whole = fitting(net, path, network.name, network.input_shape)
-    if bgr:
-        _turn(net, whole, network.name)
     counts = {key: torch.zeros((), dtype=torch.int64) for key in net.state_dict() if is_count(key)}
     net.load_state_dict({**whole, **counts}, assign=True)
     return LoadedWeights(net, weights_sha256(whole), source, licence, accuracy, trained=True)
-
-
-def fitting(net: nn.Module, path: Path, name: str, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """A file's weights under a network's own keys, in float32, without the counters of batch normalization.
-
-    Args:
-        net: On the meta device, in eval mode; it loses the parts that serve training alone.
-        path: A checkpoint or an ONNX graph.
-        name: The network's, for messages.
-        input_shape: Channels, height and width.
-
-    Raises:
-        SpecError: A kind of file that is not known.
-        ArtifactError: It cannot be read, or its weights are another network's, or not finite.
-    """
-    path = path.expanduser()
-    check_file(path)
-    _shed(net)
-    if path.suffix.lower() == ".onnx":
-        state = _from_onnx(net, path, name, input_shape)
-    else:
-        state = _from_checkpoint(net, path, name)
-    whole = {key: tensor.float().contiguous() for key, tensor in state.items()}
-    if bad := [key for key, tensor in whole.items() if not torch.isfinite(tensor).all()]:
-        raise ArtifactError(f"{path} holds NaN or infinity in {_some(bad)}", fix="use a checkpoint from before that")
-    return whole
-
-
-def _from_checkpoint(net: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
-    state, needs = read_state(path), _shapes(net.state_dict())
-    has = _translated(net, path, _shapes(state))
-    if {key: shape for key, (_, shape) in has.items()} != needs:
-        raise _misfit(name, path, {key: shape for key, (_, shape) in has.items()}, needs, list(state))
-    return {key: state[has[key][0]] for key in needs}
-
-
-def _translated(
-    net: nn.Module, path: Path, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """By the network's keys, the file's key and shape; what serves training alone is left out."""
-    left_out = tuple(f"{part}." for part in getattr(net, "training_only", ()))
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for key, name in renamed(shapes, _shapes(net.state_dict())).items():
-        if name in found:
-            raise ArtifactError(f"{path} holds {name!r} twice, as {found[name][0]} and as {key}", fix="keep one of them")
-        if not name.startswith(left_out or "\0"):
-            found[name] = (key, shapes[key])
-    return found
-
-
-def _from_onnx(net: nn.Module, path: Path, name: str, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
-    from .onnx_graph import read_graph
-    from .onnx_weights import fits, weights_of
-    from .steps import trace
-
-    graph = read_graph(path)
-    try:
-        return weights_of(path, name, trace(net, input_shape), graph)
-    except ArtifactError as e:
-        others = (n for n in NETWORKS.values() if n.name != name and fits(n, graph))
-        other = next((n.name for n in others), "")
-        raise ArtifactError(e.what, fix=f"they are those of {other}: name that" if other else e.fix) from e
-
-
-def _turn(net: nn.Module, whole: dict[str, Tensor], name: str) -> None:
-    """Reverse the input channels of the first convolution."""
-    key = next((f"{n}.weight" for n, m in net.named_modules() if isinstance(m, nn.Conv2d)), "")
-    if not key or whole[key].shape[1] != 3:
-        raise SpecError(f"{name} has no first convolution of three colours to turn", fix="leave --bgr out")
-    whole[key] = whole[key].flip(1).contiguous()
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
@@ -239,48 +162,3 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
         hasher.update(head.encode())
         hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in state.items() if not is_count(key)}
-
-
-def _misfit(
-    name: str,
-    path: Path,
-    has: Mapping[str, tuple[int, ...]],
-    needs: Mapping[str, tuple[int, ...]],
-    keys: list[str],
-) -> ArtifactError:
-    """The error for names and shapes that are not the network's, with all that differs."""
-    wrong = [key for key in needs if key in has and has[key] != needs[key]]
-    lists = {
-        "missing": [key for key in needs if key not in has],
-        "unknown": [key for key in has if key not in needs],
-        "misshapen": [f"{key} {has[key]}, not {needs[key]}" for key in wrong],
-    }
-    lines = [f"{len(found)} {what}: {_some(found)}" for what, found in lists.items() if found]
-    if form := other_form(keys):
-        lines.append(form)
-    last = list(needs)[-2:]
-    if other := _that_fits(path, has, keys):
-        fix = f"they are those of {other}: name that"
-    elif wrong == last and not lists["missing"] and not lists["unknown"]:
-        fix = f"it answers with {has[last[1]][0]} classes: bring the network that it belongs to, as FILE.py:FACTORY"
-    else:
-        fix = f"name the network they belong to, or {OTHER_WAYS}"
-    return ArtifactError(f"{path} does not hold the weights of {name}\n  " + "\n  ".join(lines), fix=fix)
-
-
-def _that_fits(path: Path, shapes: Mapping[str, tuple[int, ...]], keys: list[str]) -> str:
-    """The catalogue's network with exactly these names and shapes, if there is one."""
-    for network in NETWORKS.values():
-        with torch.device("meta"):
-            net = build(network)
-        _shed(net)
-    return ""
-
-
-def _some(keys: list[str]) -> str:
-    more = len(keys) - _SHOWN
-    return ", ".join(keys[:_SHOWN]) + (f", and {more} more" if more > 0 else "")

@@ -1,0 +1,145 @@
+"""A file's weights under a network's own keys, or everything that keeps them from fitting."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ArtifactError, SpecError
+from .catalogue import NETWORKS, build
+from .checkpoint import OTHER_WAYS, check_file, is_count, read_state
+from .layouts import other_form, renamed
+
+_SHOWN = 10
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shed(net: nn.Module) -> nn.Module:
+    """The network without what serves training alone, such as auxiliary classifiers."""
+    for part in getattr(net, "training_only", ()):
+        setattr(net, part, None)
+    return net
+
+
+def fitting(
+    net: nn.Module, path: Path, name: str, input_shape: tuple[int, ...], *, bgr: bool = False
+) -> dict[str, Tensor]:
+    """A file's weights under a network's keys, in float32, without the counters of batch normalization.
+
+    Args:
+        net: On the meta device, in eval mode, after :func:`shed`.
+        path: A checkpoint or an ONNX graph.
+        name: The network's, for messages.
+        input_shape: Channels, height and width.
+        bgr: The weights take blue, green, red: turn the first convolution, so that it takes RGB.
+
+    Raises:
+        SpecError: A kind of file that is not known, or ``bgr`` and no convolution that takes three colours.
+        ArtifactError: It cannot be read, or its weights are another network's, or not finite.
+    """
+    check_file(path)
+    if path.suffix.lower() == ".onnx":
+        state = _from_onnx(net, path, name, input_shape)
+    else:
+        state = _from_checkpoint(net, path, name)
+    whole = {key: tensor.float().contiguous() for key, tensor in state.items()}
+    if bad := [key for key, tensor in whole.items() if not torch.isfinite(tensor).all()]:
+        raise ArtifactError(f"{path} holds NaN or infinity in {_some(bad)}", fix="use a checkpoint from before that")
+    if bgr:
+        first = next((f"{key}.weight" for key, module in net.named_modules() if isinstance(module, nn.Conv2d)), "")
+        if not first or whole[first].shape[1] != 3:
+            raise SpecError(f"{name} does not begin with a convolution of three colours", fix="leave --bgr out")
+        whole[first] = whole[first].flip(1)
+    return whole
+
+
+def _from_checkpoint(net: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
+    state = read_state(path)
+    has, needs = shapes(state), shapes(net.state_dict())
+    keys = _keys(net, path, has)
+    if {key: has[theirs] for key, theirs in keys.items()} != needs:
+        raise _misfit(name, path, {key: has[theirs] for key, theirs in keys.items()}, needs, has)
+    return {key: state[keys[key]] for key in needs}
+
+
+def _keys(net: nn.Module, path: Path, has: Shapes) -> dict[str, str]:
+    """The file's keys by the network's names for them, without those of what serves training alone."""
+    aside = tuple(f"{part}." for part in getattr(net, "training_only", ()))
+    found: dict[str, str] = {}
+    for theirs, key in renamed(has, shapes(net.state_dict())).items():
+        if key in found:
+            raise ArtifactError(f"{path} holds {key} twice, as {found[key]} and as {theirs}", fix="keep one of them")
+        if not (aside and key.startswith(aside)):
+            found[key] = theirs
+    return found
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a state dict, without its counters."""
+    return {key: tuple(tensor.shape) for key, tensor in state.items() if not is_count(key)}
+
+
+def _from_onnx(net: nn.Module, path: Path, name: str, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
+    from .onnx_graph import read_graph
+    from .onnx_weights import fits, layers, weights_of
+    from .steps import trace
+
+    graph = read_graph(path)
+    if not graph:
+        raise ArtifactError(f"{path} has a graph without an output", fix="export it again")
+    try:
+        state = weights_of(path, name, trace(net, input_shape), graph)
+    except ArtifactError as e:
+        kernels = Counter(shape for _, shape in layers(graph[0]).elements())
+
+        def same(other: nn.Module, image: tuple[int, ...]) -> bool:
+            alike = Counter(shape for shape in shapes(other.state_dict()).values() if len(shape) > 1) == kernels
+            return alike and fits(trace(other, image), graph)
+
+        raise ArtifactError(e.what, fix=_whose(same) or e.fix or OTHER_WAYS) from e
+    if lost := [key for key in shapes(net.state_dict()) if key not in state]:
+        raise ArtifactError(f"{path} does not hold the weights of {name}\n  missing: {_some(lost)}", fix=OTHER_WAYS)
+    return state
+
+
+def _misfit(name: str, path: Path, has: Shapes, needs: Shapes, theirs: Shapes) -> ArtifactError:
+    """The error for names and shapes that are not the network's, with all that differs."""
+    wrong = [key for key in needs if key in has and has[key] != needs[key]]
+    lists = {
+        "missing": [key for key in needs if key not in has],
+        "unknown": [key for key in has if key not in needs],
+        "misshapen": [f"{key} {has[key]}, not {needs[key]}" for key in wrong],
+    }
+    lines = [f"{len(found)} {what}: {_some(found)}" for what, found in lists.items() if found]
+    if form := other_form(theirs):
+        lines.append(form)
+
+    def same(other: nn.Module, image: tuple[int, ...]) -> bool:
+        keys = _keys(other, path, theirs)
+        return {key: theirs[each] for key, each in keys.items()} == shapes(other.state_dict())
+
+    fix, last = _whose(same), list(needs)[-2:]
+    if not fix and wrong == last and not lists["missing"] and not lists["unknown"]:
+        classes = has[last[1]][0]
+        fix = f"it answers with {classes} classes: bring the network it belongs to, as --help says of build's MODEL"
+    fix = fix or f"name the network they belong to, or {OTHER_WAYS}"
+    return ArtifactError(f"{path} does not hold the weights of {name}\n  " + "\n  ".join(lines), fix=fix)
+
+
+def _whose(same: Callable[[nn.Module, tuple[int, ...]], bool]) -> str:
+    """What to do where a network of the catalogue is the one that is meant; empty where none is."""
+    for network in NETWORKS.values():
+        with torch.device("meta"):
+            net = shed(build(network).eval())
+        if same(net, network.input_shape):
+            return f"they are those of {network.name}: name that"
+    return ""
+
+
+def _some(keys: list[str]) -> str:
+    more = len(keys) - _SHOWN
+    return ", ".join(keys[:_SHOWN]) + (f", and {more} more" if more > 0 else "")
