@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import platform
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,29 +14,41 @@ from .store import cache_dir
 
 
 def models_value() -> list[dict[str, Any]]:
-    """The catalogue: each network with the weights on offer for it."""
+    """The catalogue: each network with the sets of weights on offer for it, the one taken by default first."""
     from .models.catalogue import NETWORKS, WEIGHT_SETS
 
     found = []
     for network in NETWORKS.values():
         entry = dc.asdict(network)
+        del entry["code_sha256"]
+        entry["arguments"] = dict(network.arguments)
         entry["weights"] = [{**dc.asdict(each), "bundled": each.bundled} for each in WEIGHT_SETS[network.name]]
         found.append(entry)
     return found
 
 
 def describe_models(networks: Sequence[dict[str, Any]]) -> str:
-    """The catalogue as a table."""
+    """The catalogue as a table: a line for each set of weights, and one for the networks of a paper that have none."""
     rows = [("model", "input", "classes", "weights", "top-1 %", "licence")]
+    without: dict[str, list[str]] = {}
     for network in networks:
         side = network["preprocess"]["size"]
         what = (network["name"], f"{side}x{side}", str(network["classes"]))
         for weights in network["weights"]:
             top1 = "-" if weights["top1"] is None else f"{weights['top1']:.2f}"
-            rows.append((*what, "bundled" if weights["bundled"] else weights["source"], top1, weights["licence"]))
+            where = "bundled" if weights["bundled"] else weights["url"].split("/")[2]
+            rows.append((*what, f"{weights['name']}, {where}", top1, weights["licence"]))
+            what = ("", "", "")
         if not network["weights"]:
-            rows.append((*what, "--weights FILE or random", "-", "-"))
-    return columns(rows)
+            without.setdefault(f"{what[1]}, {what[2]} classes", []).append(network["name"])
+    said = [f"{inputs}: {', '.join(names)}" for inputs, names in without.items()]
+    head = "Without weights of their own (give --weights FILE, or random):"
+    yours = "A network of your own: dlcv-deploy build FILE.py:NAME --input 3xSxS, NAME being what makes it there."
+    return "\n".join([columns(rows), "", head, *(_wrapped(line) for line in said), "", yours])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def describe_bundle(bundle: Bundle) -> str:

@@ -99,7 +99,7 @@ def _untraceable(name: str, net: nn.Module, error: Exception) -> ToolError:
     from .models import where
     from .models.outputs import Selected
 
-    said = str(error)
+    said, log = str(error), ""
     if "data-dependent" in said:
         what = "it computes otherwise for some images than for others (an if, a loop or a number made of a tensor)"
         fix = "decide by shapes alone, or compute both ways and choose with torch.where"
@@ -107,10 +107,10 @@ def _untraceable(name: str, net: nn.Module, error: Exception) -> ToolError:
         what = f"its batch is fixed: the code makes a number of the batch size (it was {fixed[1]})"
         fix = "keep the batch axis free: x.flatten(1) or x.reshape(x.shape[0], -1), without int() and ifs on it"
     else:
-        what, fix = where.described(error), "it must trace with torch.export; rewrite that line"
+        what, fix, log = where.described(error), "it must trace with torch.export; rewrite that line", said
     inside, places = where.module(error, net.net if isinstance(net, Selected) else net), where.lines(error)
     place = "".join(f"\n  {line}" for line in ([f"in {inside}"] if inside else []) + places)
-    return ToolError(f"PyTorch could not export {name}: {what}{place}", fix=fix, log="" if places else said)
+    return ToolError(f"PyTorch could not export {name}: {what}{place}", fix=fix, log="" if places else log)
 
 
 def _untranslatable(name: str, net: nn.Module, error: Exception) -> ToolError:

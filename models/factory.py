@@ -154,7 +154,7 @@ def _importing(name: str) -> Iterator[None]:
             yield
         except ModuleNotFoundError as e:
             place = "".join(f"\n  {place}" for place in where.lines(e))
-            if e.name and name == e.name:
+            if e.name and f"{name}.".startswith(f"{e.name}."):
                 raise SpecError(
                     f"there is no package {name}", fix="install it, or name a file: path/to/FILE.py:factory"
                 ) from e
@@ -167,11 +167,12 @@ def _importing(name: str) -> Iterator[None]:
 
 def _callable(module: ModuleType, name: str, shown: str) -> Callable[[], Any]:
     if not hasattr(module, name):
-        own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
-        known = tuple(n for n in own if not n.startswith("_"))
+        here = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+        known = tuple(n for n in here if not n.startswith("_"))
+        what = f"factory in {shown.rpartition(':')[0]} called"
         if not known:
-            raise SpecError(f"{shown}: nothing is called {name!r} there", fix="name a function that makes the network")
-        raise nearest(f"factory in {shown.rpartition(':')[0]} called", name, known)
+            raise SpecError(f"no {what} {name!r}", fix="name a class, or a function without arguments, that is there")
+        raise nearest(what, name, known)
     found = getattr(module, name)
     if isinstance(found, nn.Module) or not callable(found):
         what = "a network already" if isinstance(found, nn.Module) else f"{_kind(found)}, and cannot be called"

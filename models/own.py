@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import SpecError
 from ..progress import Progress, silent
 from ..spec import BuildSpec, nearest, own_name
 from ..types import Preprocess
+from .catalogue import IMAGENET, Network, build, missing_torch
+
+try:
+    import torch
+except ModuleNotFoundError as e:
+    raise missing_torch(e) from e
+from torch import Tensor, nn
+
 from . import weights
-from .catalogue import IMAGENET, Network, build
 from .factory import SEED, make
 from .trial import classes_of, outputs_of
 from .untrained import randomize
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 SMALL = 64
 """Inputs up to this side are of images of that very size, as in CIFAR-10; larger ones are cut from photographs."""
@@ -64,8 +67,10 @@ def network(factory: str, pre: Preprocess, outputs: tuple[str, ...] = ("logits",
     return Network(own_name(factory), whole, (), pre, classes_of(net, shape, shown), "", "", offered, code_sha256=code)
 
 
-def load(network: Network, choice: str | None = None, *, progress: Progress = silent) -> weights.LoadedWeights:
-    """A network of the catalogue or of the user's own, with weights.
+def load(
+    network: Network, choice: str | None = None, *, bgr: bool = False, progress: Progress = silent
+) -> weights.LoadedWeights:
+    """A network of the catalogue or of the user's own, with weights; see ``weights.load``.
 
     For one of the user's own, no choice takes the weights that its factory gives it. They count as trained where a
     second call of the factory with another seed gives the same.
@@ -75,33 +80,27 @@ def load(network: Network, choice: str | None = None, *, progress: Progress = si
         ArtifactError: They cannot be had, are damaged, are not finite, or belong to another network.
     """
     if not network.code_sha256 or choice not in (None, "random"):
-        return weights.load(network, choice, progress=progress)
-    net = build(network)
+        return weights.load(network, choice, bgr=bgr, progress=progress)
+    if bgr:
+        raise SpecError("--bgr is for files of weights", fix="leave --bgr out")
+    net, source, drawn = build(network), f"random, seed {weights.RANDOM_SEED}", [""]
     if choice == "random":
         randomize(net, weights.RANDOM_SEED)
-    drawn = [] if choice == "random" else _drawn(net.state_dict(), make(network.factory, SEED + 1)[0].state_dict())
-    source = f"random, seed {weights.RANDOM_SEED}" if choice == "random" else "the factory's own"
-    if drawn:
-        source += f", seed {SEED}; it draws {len(drawn)} of {len(net.state_dict())} tensors, such as {drawn[0]}"
+    else:
+        drawn = _drawn(net, make(network.factory, SEED + 1)[0])
+        said = f", seed {SEED}; it draws {len(drawn)} of {len(net.state_dict())} tensors, such as {drawn[0]}"
+        source = f"the factory's own{said if drawn else ''}"
     return weights.LoadedWeights(
-        net.eval(),
-        weights.weights_sha256(_tensors(net.state_dict())),
-        source,
-        licence="not stated" if choice is None else "none needed",
-        accuracy="",
-        trained=choice is None and not drawn,
+        net, weights.weights_sha256(_tensors(net)), source, "not stated", "", trained=not drawn, choice=choice or ""
     )
 
 
-def _drawn(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+def _drawn(one: nn.Module, other: nn.Module) -> list[str]:
     """The tensors that differ."""
-    import torch
-
-    one, other = _tensors(one), _tensors(other)
-    return [key for key, value in one.items() if key not in other or not torch.equal(value, other[key])]
+    values = _tensors(other)
+    return [key for key, value in _tensors(one).items() if key not in values or not torch.equal(value, values[key])]
 
 
-def _tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    import torch
-
-    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+def _tensors(net: nn.Module) -> dict[str, Tensor]:
+    """The state, without what modules keep there besides tensors."""
+    return {key: value for key, value in net.state_dict().items() if isinstance(value, Tensor)}

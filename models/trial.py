@@ -49,9 +49,9 @@ def classes_of(net: nn.Module, shape: tuple[int, int, int], name: str) -> int:
             f"{name} has a fixed batch: to one image it answers with {_kind(one)}, to three with {_kind(three)}",
             fix=_FREE_BATCH,
         )
-    _check_same(name, three, net(x), "answers otherwise each time", "F.dropout needs training=self.training")
+    _check_same(name, three, net(x), "answers differently each time", "F.dropout needs training=self.training")
     reason = "batch normalization must use its running statistics (track_running_stats=True)"
-    _check_same(name, one, three[:1], "answers to an image by what else is in the batch", reason)
+    _check_same(name, one, three[:1], "answers differently beside other images", reason)
     return classes
 
 
