@@ -21,7 +21,6 @@ IMAGENET = Preprocess(224, 256, "resize", (0.485, 0.456, 0.406), (0.229, 0.224, 
 _CAFFE_MEAN, _CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255, 1 / 255, 1 / 255)
 CAFFE = Preprocess(224, 256, "resize", _CAFFE_MEAN, _CAFFE_STD)
 """Caffe's networks take pixels from 0 to 255 less their mean."""
-CIFAR10_RAW = dc.replace(CIFAR10, std=_CAFFE_STD)
 TORCHVISION_ALEXNET_PAPER = (
     "Krizhevsky, One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997"
 )
@@ -113,7 +112,7 @@ _NETWORKS = (
     _net("alexnet", "alexnet:AlexNet", IMAGENET, ALEXNET_PAPER),
     _net("alexnet-caffe", "alexnet:AlexNet", _CAFFE227, ALEXNET_PAPER, caffe=True),
     _net("alexnet-torchvision", "alexnet:TorchvisionAlexNet", IMAGENET, TORCHVISION_ALEXNET_PAPER),
-    _net("alexnet-cifar10", "alexnet:CifarAlexNet", CIFAR10_RAW, ALEXNET_PAPER),
+    _net("alexnet-cifar10", "alexnet:CifarAlexNet", CIFAR10, ALEXNET_PAPER),
     _net("googlenet", "googlenet:GoogLeNet", CAFFE, GOOGLENET_PAPER),
     _net("googlenet-torchvision", "googlenet:GoogLeNet", IMAGENET, GOOGLENET_PAPER, norm=True),
     _net("googlenet-cifar10", "googlenet:CifarGoogLeNet", CIFAR10, GOOGLENET_PAPER),
