@@ -254,7 +254,15 @@ def _parity(
     def make() -> dict[str, bytes]:
         with subject.reference(model) as reference, legs(engines, graphs, model.precision) as candidates:
             reports = [
-                evaluate(reference, candidates, samples, subject.preprocess, crops=crops, progress=progress)
+                evaluate(
+                    reference,
+                    candidates,
+                    samples,
+                    subject.preprocess,
+                    crops=crops,
+                    further=crops == 1,  # they are compared on one crop anyway
+                    progress=progress,
+                )
                 for crops, samples in sources.parity
             ]
         return {"parity.json": json.dumps(document.plain(reports)).encode()}

@@ -164,13 +164,41 @@ class Flip:
 
 
 @dc.dataclass(frozen=True, slots=True)
+class OutputError:
+    """How far one output besides the logits is from the reference's, on the centre crop of each image.
+
+    Each image's output, map or vector, counts as one vector. ``cosine_mean`` and ``cosine_min`` are over the images: 1
+    where two vectors are equal or point the same way, 0 where they are orthogonal or one of them is zero.
+    ``error_percent`` is the L2 norm of the difference over that of the reference, of all images together, and
+    ``error_max_percent`` the greatest of one image. ``neighbours_percent`` is, for outputs that are vectors, the mean
+    share of an image's five nearest others that it has in both, among the first ``neighbours_of`` images; ``None``
+    where those are too few. ``non_finite`` counts the images on which either side was NaN or infinite anywhere; all
+    figures are NaN then.
+    """
+
+    name: str
+    cosine_mean: float | None
+    cosine_min: float | None
+    error_percent: float | None
+    error_max_percent: float | None
+    neighbours_percent: float | None = None
+    neighbours_of: int = 0
+    non_finite: int = 0
+
+
+ADDED = {"added": True}
+"""Marks a field that reports written by earlier versions do not have."""
+
+
+@dc.dataclass(frozen=True, slots=True)
 class Leg:
     """One candidate beside the reference, on the same pixels.
 
     Accuracies are percent, ``None`` without labels. ``drop`` is reference minus candidate top-1 in points, with a
     paired 95 % interval. ``logit_max_abs`` and ``logit_sqnr_db`` compare the logits before the softmax.
     ``not_run`` says why the candidate could not be run here; every figure is then ``None``. ``non_finite`` counts the
-    images answered with NaN or infinity: wrong, flipped, and without a logit error (NaN).
+    images answered with NaN or infinity: wrong, flipped, and without a logit error (NaN). ``outputs`` are those besides
+    the logits.
     """
 
     name: str
@@ -185,6 +213,7 @@ class Leg:
     logit_sqnr_db: float | None = None
     not_run: str = ""
     non_finite: int = 0
+    outputs: tuple[OutputError, ...] = dc.field(default=(), metadata=ADDED)
 
 
 @dc.dataclass(frozen=True, slots=True)

@@ -22,6 +22,12 @@ NONE = -1
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 
+NEAREST = 5
+FEWEST = 2 * NEAREST + 1
+_CHUNK = 1 << 20
+_ROUNDING = 2.0**-40
+"""Squared distances below this share of the squared norms they come from are the rounding of float64 products."""
+
 
 def softmax(logits: Scores) -> npt.NDArray[np.float64]:
     """Probabilities over the last axis, in float64; all NaN where a logit is NaN or +infinity."""
@@ -130,3 +136,75 @@ class LogitError:
         if self.noise == 0:
             return math.inf
         return 10 * math.log10(self.signal / self.noise) if self.signal > 0 else -math.inf
+
+
+def vector_errors(reference: Scores, candidate: Scores) -> npt.NDArray[np.float64]:
+    """Cosine similarity, squared norm of the reference and of the difference, a row: twice (N, ...) -> (N, 3).
+
+    Whatever shape a row has, it is one vector; sums are in float64. Equal vectors have a cosine of 1, also two zeros; a
+    zero beside another vector has 0. A row with a value on either side that is not finite is NaN throughout.
+    """
+    found = np.full((len(reference), 3), np.nan)
+    for row, a, b in zip(found, reference, candidate, strict=True):
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            continue
+        one, other = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        signal, noise = float(np.square(one).sum()), float(np.square(other - one).sum())
+        norms = math.sqrt(signal) * math.sqrt(float(np.square(other).sum()))
+        cosine = 1.0 if noise == 0 else float((one * other).sum()) / norms if norms > 0 else 0.0
+        row[:] = max(-1.0, min(1.0, cosine)), signal, noise
+    return found
+
+
+def relative_percent(noise: float, signal: float) -> float:
+    """100 times the root of noise over signal: 0 where there is no noise, infinite where there is nothing else."""
+    if noise == 0:
+        return 0.0
+    return math.nan if math.isnan(noise) else 100 * math.sqrt(noise / signal) if signal > 0 else math.inf
+
+
+def neighbours_percent(reference: Scores, candidate: Scores) -> float | None:
+    """How far two sets of vectors agree on what is near: the mean share of a row's ``NEAREST`` that both name.
+
+    The nearest of a row are among the other rows, by Euclidean distance. Distances that are equal in float32 share the
+    places that are left, in equal parts: the figure depends neither on the order of the rows nor on who wins a tie,
+    and vectors that are all the same agree entirely.
+
+    Args:
+        reference: (N, D).
+        candidate: (N, E), of the same images in the same order.
+
+    Returns:
+        Percent; by chance it would be 100 ``NEAREST`` / (N - 1). NaN where any value is not finite. ``None`` for fewer
+        than ``FEWEST`` rows, where chance alone would reach more than 50.
+
+    Source: the retrieval of Krizhevsky, Sutskever, Hinton (2012), figure 4 (right) and section 6.1.
+    """
+    rows = len(reference)
+    if rows < FEWEST:
+        return None
+    if not (np.isfinite(reference).all() and np.isfinite(candidate).all()):
+        return math.nan
+    sides = [np.asarray(side, np.float64) for side in (reference, candidate)]
+    step = max(1, _CHUNK // rows)
+    shares = []
+    for start in range(0, rows, step):
+        one, other = (_places(side, start, min(start + step, rows)) for side in sides)
+        shares += np.minimum(one, other).sum(1).tolist()
+    return 100 * math.fsum(shares) / (NEAREST * rows)
+
+
+def _places(vectors: npt.NDArray[np.float64], start: int, stop: int) -> npt.NDArray[np.float64]:
+    """For rows ``start`` to ``stop``, the part of a place among the nearest that each row has: (stop - start, N)."""
+    own, norms = np.arange(start, stop), np.square(vectors).sum(1)
+    squares = norms[start:stop, None] + norms
+    noise = squares * _ROUNDING
+    squares -= 2 * (vectors[start:stop] @ vectors.T)
+    squares[squares < noise] = 0.0
+    with np.errstate(over="ignore"):
+        distances = np.sqrt(squares).astype(np.float32)
+    distances[own - start, own] = np.inf
+    last = np.partition(distances, NEAREST - 1, axis=1)[:, NEAREST - 1 : NEAREST]
+    nearer, level = distances < last, distances == last
+    left = NEAREST - nearer.sum(1, keepdims=True)
+    return np.asarray(nearer + level * (left / level.sum(1, keepdims=True)))

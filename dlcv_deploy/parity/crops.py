@@ -10,6 +10,8 @@ from ..types import Preprocess
 
 Pixels = npt.NDArray[np.uint8]
 COUNTS = (1, 10)
+CENTRE = {1: 0, 10: 4}
+"""Which one of so many crops is the centre, unmirrored."""
 
 
 def canvas(image: Pixels, pre: Preprocess) -> Pixels:

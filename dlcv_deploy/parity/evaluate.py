@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from ..errors import SpecError, ToolError
 from ..progress import Progress, silent
-from ..types import BATCH, Flip, Leg, ParityReport, Preprocess
+from ..types import BATCH, Flip, Leg, ParityReport, Preprocess, TensorSpec
 from . import compare
-from .crops import COUNTS, canvas, to_input
+from .crops import CENTRE, COUNTS, canvas, to_input
 from .crops import crops as cut
+from .outputs import OutputTally, shared
 
 if TYPE_CHECKING:
     from ..backends.base import Session
@@ -58,14 +59,16 @@ def evaluate(
     crops: int = 10,
     batch_images: int | None = None,
     max_batch: int | None = None,
+    further: bool = True,
     progress: Progress = silent,
 ) -> ParityReport:
     """Every candidate's answers held against the reference's, image by image.
 
     An image's score is the mean of its crops' softmax, in float64; with one crop the logits themselves, which rank
-    alike and cannot underflow to ties. The first input and the first output of each session are used. Images are read
-    and cut in a thread while the sessions run, two batches at most at a time: memory grows with the flips found, not
-    with the images.
+    alike and cannot underflow to ties. The first input of each session is used, and of the reference's outputs the
+    first as the logits. The other outputs are compared on the centre crop of each image, whatever the number of crops.
+    Images are read and cut in a thread while the sessions run, two batches at most at a time: memory grows with the
+    flips found and by a few numbers an image and output, and vectors are kept up to ``outputs.GALLERY_VALUES``.
 
     Args:
         reference: The original.
@@ -76,16 +79,19 @@ def evaluate(
         batch_images: Images read at a time; by default as many as fill ``max_batch``.
         max_batch: The most crops a session takes at once; more are run in pieces. By default by their size, so that
             a network's activations stay within some hundred MB.
+        further: Whether outputs besides the logits are compared.
         progress: Told of each image.
 
     Raises:
-        SpecError: no images, labels that do not fit, or networks with different classes.
+        SpecError: no images, labels that do not fit, networks with different classes, or without an output.
         ToolError: a session that does not answer each crop with a row of logits.
 
     Source: Krizhevsky, Sutskever, Hinton (2012), section 4.1 (ten crops, softmax averaged).
     """
     sessions = {name: session for name, session in candidates.items() if not isinstance(session, str)}
-    labels = _labels(samples, _classes(reference, sessions))
+    outputs = shared(reference, sessions)
+    labels = _labels(samples, outputs[0].shape[0])
+    outputs = outputs if further else outputs[:1]
     if max_batch is None:
         max_batch = max(1, min(BATCH.hi, _BATCH_PIXELS // pre.size**2))
     if crops not in COUNTS or max_batch < 1 or (batch_images is not None and batch_images < 1):
@@ -97,19 +103,21 @@ def evaluate(
         images = map(samples.image, range(start, min(start + step, len(samples))))
         return to_input(np.concatenate([cut(canvas(image, pre), pre, crops) for image in images]), pre)
 
-    original, tallies = _Tally(), {name: _Tally() for name in sessions}
+    original, tallies = _Tally.of(outputs), {name: _Tally.of(outputs) for name in sessions}
     with progress("parity", len(samples)) as advance:
         for start, x in zip(starts, _ahead(feed, starts), strict=True):
             count = len(x) // crops
             truth = None if labels is None else labels[start : start + count]
-            expected = _answer("the original", reference, x, crops, max_batch)
+            expected = _answer("the original", reference, outputs, x, crops, max_batch)
             original.add(expected, expected, truth, start)
             for name, session in sessions.items():
-                tallies[name].add(expected, _answer(name, session, x, crops, max_batch), truth, start)
+                tallies[name].add(expected, _answer(name, session, outputs, x, crops, max_batch), truth, start)
             advance(count)
 
     legs = tuple(
-        Leg(name, not_run=candidate) if isinstance(candidate, str) else tallies[name].leg(name, samples, labels)
+        Leg(name, not_run=candidate)
+        if isinstance(candidate, str)
+        else tallies[name].leg(name, samples, labels, original)
         for name, candidate in candidates.items()
     )
     top1, top5 = original.accuracy(labels)
@@ -120,27 +128,43 @@ def evaluate(
 
 @dc.dataclass(frozen=True, slots=True)
 class _Answers:
-    """One session's answers to one batch of images: logits (N, crops, K), scores (N, K), predictions (N,)."""
+    """One session's answers to one batch of images: logits (N, crops, K), scores (N, K), predictions (N,).
+
+    ``further`` are the other outputs for the centre crops, (N, *shape) each.
+    """
 
     logits: compare.Scores
     scores: compare.Scores
     predictions: compare.Classes
+    further: Mapping[str, compare.Scores]
 
 
-def _answer(name: str, session: Session, x: npt.NDArray[np.float32], crops: int, max_batch: int) -> _Answers:
-    source, target = session.inputs[0], session.outputs[0]
-    pieces = []
+def _answer(
+    name: str,
+    session: Session,
+    outputs: Sequence[TensorSpec],
+    x: npt.NDArray[np.float32],
+    crops: int,
+    max_batch: int,
+) -> _Answers:
+    source = session.inputs[0]
+    pieces: dict[str, list[compare.Scores]] = {spec.name: [] for spec in outputs}
     for start in range(0, len(x), max_batch):
         piece = x[start : start + max_batch].astype(source.dtype, copy=False)
-        out = session.run({source.name: piece})[target.name]
-        if out.shape != (len(piece), *target.shape):
-            raise ToolError(f"{name}: output {target.name!r} has shape {out.shape} for a batch of {len(piece)}")
-        pieces.append(out.astype(np.float64))
-    logits = np.concatenate(pieces).reshape(len(x) // crops, crops, -1)
+        found = session.run({source.name: piece})
+        for spec in outputs:
+            out = found[spec.name]
+            if out.shape != (len(piece), *spec.shape):
+                raise ToolError(f"{name}: output {spec.name!r} has shape {out.shape} for a batch of {len(piece)}")
+            chosen = slice(None) if spec is outputs[0] else slice((CENTRE[crops] - start) % crops, None, crops)
+            pieces[spec.name].append(np.array(out[chosen], np.float64 if spec is outputs[0] else out.dtype))
+    first, *further = (np.concatenate(parts) for parts in pieces.values())
+    logits = first.reshape(len(x) // crops, crops, -1)
     finite = compare.finite_rows(logits)[:, None]
     scores = logits[:, 0] if crops == 1 else compare.softmax(logits).mean(1)
     scores = np.where(finite, scores, np.nan)  # softmax turns -infinity into 0, which would pass for an answer
-    return _Answers(logits, scores, compare.predictions(scores))
+    names = [spec.name for spec in outputs[1:]]
+    return _Answers(logits, scores, compare.predictions(scores), dict(zip(names, further, strict=True)))
 
 
 @dc.dataclass(slots=True)
@@ -155,6 +179,12 @@ class _Tally:
     non_finite: int = 0
     error: compare.LogitError = dc.field(default_factory=compare.LogitError)
     flips: list[tuple[int, int, int]] = dc.field(default_factory=list)
+    outputs: dict[str, OutputTally] = dc.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, outputs: Sequence[TensorSpec]) -> _Tally:
+        """Nothing yet, of the logits and of the outputs after them."""
+        return cls(outputs={spec.name: OutputTally(spec) for spec in outputs[1:]})
 
     def add(self, expected: _Answers, found: _Answers, labels: compare.Classes | None, start: int) -> None:
         """Count one batch, whose first image is number ``start``."""
@@ -163,6 +193,8 @@ class _Tally:
         self.error = self.error.merge(compare.LogitError.of(expected.logits, found.logits))
         for i in np.flatnonzero(compare.flipped(expected.predictions, found.predictions)):
             self.flips.append((start + int(i), int(expected.predictions[i]), int(found.predictions[i])))
+        for name, tally in self.outputs.items():
+            tally.add(expected.further[name], found.further[name])
         if labels is None:
             return
         before, after = (compare.hits(answers.scores, labels, 1) for answers in (expected, found))
@@ -177,7 +209,7 @@ class _Tally:
             return None, None
         return compare.percent(self.top1, self.images), compare.percent(self.top5, self.images)
 
-    def leg(self, name: str, samples: Samples, labels: compare.Classes | None) -> Leg:
+    def leg(self, name: str, samples: Samples, labels: compare.Classes | None, original: _Tally) -> Leg:
         """The report of all that was counted."""
         top1, top5 = self.accuracy(labels)
         drop, low, high = None, None, None
@@ -199,21 +231,8 @@ class _Tally:
             logit_max_abs=self.error.max_abs,
             logit_sqnr_db=self.error.sqnr_db,
             non_finite=self.non_finite,
+            outputs=tuple(tally.error(original.outputs[output]) for output, tally in self.outputs.items()),
         )
-
-
-def _classes(reference: Session, sessions: Mapping[str, Session]) -> int:
-    """How many classes the networks know."""
-    (classes, *more), others = reference.outputs[0].shape, {n: s.outputs[0].shape for n, s in sessions.items()}
-    if more:
-        raise SpecError(f"output {reference.outputs[0].name!r} is no row of logits: {reference.outputs[0].shape}")
-    for name, shape in others.items():
-        if shape != (classes,):
-            raise SpecError(
-                f"the original answers with {classes} classes, and {name} with shape {shape}",
-                fix="compare engines with the network they were built from",
-            )
-    return classes
 
 
 def _labels(samples: Samples, classes: int) -> compare.Classes | None:

@@ -16,9 +16,9 @@ def passes(report: ParityReport, max_drop: float | None = None, *, not_run_fails
 def failures(report: ParityReport, max_drop: float | None = None, *, not_run_fails: bool = True) -> tuple[str, ...]:
     """What stands against a report, a sentence each; none where it passes.
 
-    Outputs that are NaN or infinite always fail, the reference's too. With ``max_drop`` every leg must have run (a leg
-    that did not has shown nothing) and lost at most that much. It is the measured drop that is held against the
-    limit, not the end of its interval.
+    Outputs that are NaN or infinite always fail, whichever they are, the reference's too. With ``max_drop`` every leg
+    must have run (a leg that did not has shown nothing) and lost at most that much. It is the measured drop that is
+    held against the limit, not the end of its interval.
 
     Args:
         report: As measured.
@@ -54,11 +54,16 @@ def _leg(leg: Leg, images: int, max_drop: float | None, not_run_fails: bool) -> 
         asked = max_drop is not None and not_run_fails
         return [f"{leg.name} was not run, so it has not passed: {leg.not_run}"] if asked else []
     found = [_not_finite(leg.name, leg.non_finite, images)] if leg.non_finite else []
+    found += [
+        _not_finite(f"{leg.name} or the original", output.non_finite, images, f" in {output.name}")
+        for output in leg.outputs
+        if output.non_finite
+    ]
     if max_drop is not None and not (leg.drop is not None and leg.drop <= max_drop):  # a NaN fails here
         lost = "an unknown number of" if leg.drop is None else f"{leg.drop:.2f}"
         found.append(f"{leg.name} loses {lost} points of top-1 accuracy, and at most {max_drop:g} may be lost")
     return found
 
 
-def _not_finite(name: str, count: int, images: int) -> str:
-    return f"{name} answers NaN or infinity on {count:,} of {images:,} images"
+def _not_finite(name: str, count: int, images: int, where: str = "") -> str:
+    return f"{name} answers NaN or infinity{where} on {count:,} of {images:,} images"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from ..errors import ArtifactError, SpecError
-from ..types import LatencyReport, LeftAlone, ParityReport, Precision, Preprocess, StageTime
+from ..types import ADDED, LatencyReport, LeftAlone, ParityReport, Precision, Preprocess, StageTime
 
 SCHEMA = 1
 REFERENCE = "PyTorch fp32"
@@ -130,7 +130,7 @@ def to_json(report: Report) -> str:
 
 
 def from_json(text: str) -> Report:
-    """The report that ``to_json`` wrote. A null where a number must be reads as NaN.
+    """The report that ``to_json`` wrote, in this version or one before; a null where a number must be reads as NaN.
 
     Raises:
         ArtifactError: not JSON, another schema version, or a field that is missing, unknown or of another type.
@@ -179,8 +179,9 @@ def _read_fields(kind: type, value: Any, where: str) -> Any:  # noqa: ANN401
         raise ArtifactError(f"{where} of the report is {_short(value)}, which it cannot be", fix="build again")
     kinds = typing.get_type_hints(kind)
     names = [field.name for field in dc.fields(kind)]
+    older = {field.name for field in dc.fields(kind) if field.metadata == ADDED}
     for problem, fields in (
-        ("lacks", [name for name in names if name not in value]),
+        ("lacks", [name for name in names if name not in value and name not in older]),
         ("holds unknown", [name for name in value if name not in names]),
     ):
         if fields:
@@ -188,7 +189,7 @@ def _read_fields(kind: type, value: Any, where: str) -> Any:  # noqa: ANN401
                 f"{where} {problem} {', '.join(fields)}", fix="the report was cut or edited: build again"
             )
     try:
-        return kind(**{name: read(kinds[name], value[name], f"{where}.{name}") for name in names})
+        return kind(**{name: read(kinds[name], value[name], f"{where}.{name}") for name in value})
     except SpecError as e:
         raise ArtifactError(f"{where} of the report cannot be: {e.what}", fix="build again") from e
 

@@ -61,6 +61,8 @@ def _parity(reports: Sequence[ParityReport]) -> list[str]:
             words.parity_note(parity),
             _table(words.PARITY_HEAD, words.parity_rows(parity)),
         ]
+        if rows := words.output_rows(parity):
+            parts += [_table(words.OUTPUT_HEAD, rows), words.output_note(parity)]
     note = (
         "The same pixels went through all. Drop is the original's top-1 minus the candidate's, in points, with Tango's"
         " paired 95 % interval (Statistics in Medicine 17, 1998). Flips are images that got another class than from the"

@@ -33,12 +33,14 @@ def table(report: Report) -> str:
 
 
 def parity_table(parity: ParityReport) -> str:
-    """One parity report: a row for the original and each candidate, in percent and points."""
+    """One parity report: a row for the original and each candidate, in percent and points; then the other outputs'."""
     lines = [
         _wrap(f"parity  {words.parity_title(parity)}", 8),
         _wrap(words.parity_note(parity)),
         _columns(_narrow(words.PARITY_HEAD), [*map(_narrow, words.parity_rows(parity))]),
     ]
+    if rows := words.output_rows(parity):
+        lines += [_columns(words.OUTPUT_HEAD, rows), _wrap(words.output_note(parity))]
     return "\n".join(line for line in lines if line)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
-from ..types import Flip, Latency, LatencyReport, Leg, ParityReport
+from ..parity.compare import FEWEST
+from ..types import Flip, Latency, LatencyReport, Leg, OutputError, ParityReport
 from .document import REFERENCE, CompiledEngine, Report, engine_name
 
 ABSENT = "-"
 UNSTEADY = 1.5
 """p90 over p50 above which a run is said to have been disturbed."""
 PARITY_HEAD = ("", "top-1 %", "top-5 %", "drop", "95 % interval", "flips", "agree %", "max diff", "SQNR dB")
+OUTPUT_HEAD = ("", "output", "cosine", "least", "error %", "greatest", "5 nearest %")
 LATENCY_HEAD = ("", "batch", "p50 ms", "p90 ms", "p99 ms", "mean ms", "images/s", "calls", "speed")
 
 
@@ -54,11 +56,17 @@ def banners(report: Report) -> tuple[str, ...]:
     if report.calibration is not None and report.calibration.random:
         found.append("RANDOM CALIBRATION: the INT8 scales were set on noise. Do not ship this engine.")
     for parity in report.parity:
-        sides = [("the original", parity.non_finite), *((leg.name, leg.non_finite) for leg in parity.legs)]
+        sides = [("the original answers NaN or infinity", parity.non_finite)]
+        for leg in parity.legs:
+            sides.append((f"{leg.name} answers NaN or infinity", leg.non_finite))
+            sides += [
+                (f"{leg.name} or the original answers NaN or infinity in {output.name}", output.non_finite)
+                for output in leg.outputs
+            ]
         found += [
-            f"NOT A NUMBER: {name} answers NaN or infinity on {bad:,} of {plural(parity.images, 'image')}"
+            f"NOT A NUMBER: {said} on {bad:,} of {plural(parity.images, 'image')}"
             f" ({parity.source}, {plural(parity.crops, 'crop')})."
-            for name, bad in sides
+            for said, bad in sides
             if bad
         ]
     return tuple(found)
@@ -156,6 +164,38 @@ def _parity_row(leg: Leg) -> tuple[str, ...]:
         number(leg.agreement),
         significant(leg.logit_max_abs),
         "equal" if leg.logit_max_abs == 0 else number(leg.logit_sqnr_db, 1),
+    )
+
+
+def output_rows(parity: ParityReport) -> tuple[tuple[str, ...], ...]:
+    """A row for each output besides the logits of every leg that ran, under ``OUTPUT_HEAD``."""
+    return tuple(_output_row(leg.name, output) for leg in parity.legs for output in leg.outputs)
+
+
+def _output_row(leg: str, output: OutputError) -> tuple[str, ...]:
+    return (
+        leg,
+        output.name,
+        number(output.cosine_mean, 6),
+        number(output.cosine_min, 6),
+        significant(output.error_percent),
+        significant(output.error_max_percent),
+        number(output.neighbours_percent),
+    )
+
+
+def output_note(parity: ParityReport) -> str:
+    """What the columns of ``OUTPUT_HEAD`` mean; empty where there are no rows."""
+    outputs = [output for leg in parity.legs for output in leg.outputs]
+    if not outputs:
+        return ""
+    counts = {output.neighbours_of for output in outputs} - {0}
+    among = f", here {'up to ' if len(counts) > 1 else ''}{max(counts):,}" if counts else ""
+    return (
+        "Outputs besides the logits, on the centre crop of each image. Cosine: similarity of direction with the"
+        " original's, mean and least of the images. Error: L2 norm of the difference over that of the original, of all"
+        " images together and the greatest of one. 5 nearest: the share of the original's five nearest other images"
+        f" (Euclidean distance) that the candidate has too; for vectors, among {FEWEST} images at least{among}."
     )
 
 

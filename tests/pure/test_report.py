@@ -27,7 +27,17 @@ from dlcv_deploy.report.document import (
 )
 from dlcv_deploy.report.markdown import markdown
 from dlcv_deploy.report.terminal import WIDTH, latency_table, parity_table, table
-from dlcv_deploy.types import Flip, Latency, LatencyReport, LeftAlone, Leg, ParityReport, Preprocess, StageTime
+from dlcv_deploy.types import (
+    Flip,
+    Latency,
+    LatencyReport,
+    LeftAlone,
+    Leg,
+    OutputError,
+    ParityReport,
+    Preprocess,
+    StageTime,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PYTORCH, OPENVINO, RTX = "PyTorch fp32", "int8 on openvino", "int8 on tensorrt_rtx"
@@ -60,9 +70,26 @@ def full():
         None,
         None,
         (
-            Leg("int8 graph on onnxruntime", agreement=100.0, logit_max_abs=0.0, logit_sqnr_db=math.inf),
             Leg(
-                OPENVINO, agreement=98.4375, flips=(Flip(3, "drawn 3", -1, 1, 2),), logit_max_abs=1.5, logit_sqnr_db=20
+                "int8 graph on onnxruntime",
+                agreement=100.0,
+                logit_max_abs=0.0,
+                logit_sqnr_db=math.inf,
+                outputs=(
+                    OutputError("features", 0.99912345, 0.9954321, 4.1867, 9.5432, 96.5625, 64),
+                    OutputError("c5", 1.0, 1.0, 0.0, 0.0),
+                ),
+            ),
+            Leg(
+                OPENVINO,
+                agreement=98.4375,
+                flips=(Flip(3, "drawn 3", -1, 1, 2),),
+                logit_max_abs=1.5,
+                logit_sqnr_db=20,
+                outputs=(
+                    OutputError("features", 0.99812345, 0.9934567, 6.12345, 11.2, 95.3125, 64),
+                    OutputError("c5", 0.99712345, 0.99, 7.5, 12.34567),
+                ),
             ),
             Leg(RTX, not_run=NO_GPU),
         ),
@@ -106,7 +133,15 @@ def full():
 
 def bare():
     """Random weights and random calibration, an engine that answers NaN, and next to nothing measured."""
-    nan = Leg(OPENVINO, agreement=0.0, flips=(Flip(0, "drawn 0", -1, 1, -1),), non_finite=1, logit_max_abs=math.nan)
+    features = OutputError("features", math.nan, math.nan, math.nan, math.nan, non_finite=1)
+    nan = Leg(
+        OPENVINO,
+        agreement=0.0,
+        flips=(Flip(0, "drawn 0", -1, 1, -1),),
+        non_finite=1,
+        logit_max_abs=math.nan,
+        outputs=(features,),
+    )
     return dc.replace(
         full(),
         weights=Weights("random, seed 0", "ef" * 32, "", "", False),
@@ -183,7 +218,9 @@ def test_a_disturbed_run_is_said_to_be_one(p90_ms, said):
 
 def test_banners_are_loud_on_both_pages():
     report = bare()
-    assert [b.split(":")[0] for b in words.banners(report)] == ["RANDOM WEIGHTS", "RANDOM CALIBRATION", "NOT A NUMBER"]
+    loud = ["RANDOM WEIGHTS", "RANDOM CALIBRATION", "NOT A NUMBER", "NOT A NUMBER"]
+    assert [b.split(":")[0] for b in words.banners(report)] == loud
+    assert "int8 on openvino or the original answers NaN or infinity in features on 1" in words.banners(report)[3]
     for page in PAGES.values():
         for banner in ("RANDOM WEIGHTS", "RANDOM CALIBRATION", "NOT A NUMBER"):
             assert banner in page(report)
@@ -294,6 +331,33 @@ def test_json_comes_back_equal():
     report = dc.replace(full(), parity=full().parity[:1])
     assert from_json(to_json(report)) == report
     assert to_json(from_json(to_json(bare()))) == to_json(bare())
+
+
+def test_outputs_besides_the_logits_have_their_own_table():
+    parity = full().parity[1]
+    assert words.output_rows(parity)[2] == (OPENVINO, "features", "0.998123", "0.993457", "6.12", "11.2", "95.31")
+    assert words.output_rows(parity)[1][2:] == ("1.000000", "1.000000", "0", "0", "-")
+    assert "for vectors, among 11 images at least, here 64." in words.output_note(parity)
+    assert words.output_note(full().parity[0]) == ""
+    assert words.output_rows(full().parity[0]) == ()
+    assert "among 11 images at least." in words.output_note(bare().parity[0])
+
+
+def test_a_vector_longer_than_others_is_kept_of_fewer_images():
+    outputs = tuple(OutputError(name, 1.0, 1.0, 0.0, 0.0, 100.0, of) for name, of in (("a", 4096), ("b", 10_000)))
+    assert "at least, here up to 10,000." in words.output_note(
+        dc.replace(full().parity[0], legs=(Leg(OPENVINO, outputs=outputs),))
+    )
+
+
+def test_a_report_of_an_earlier_version_is_read():
+    value = json.loads(to_json(full()))
+    for parity in value["parity"]:
+        for leg in parity["legs"]:
+            del leg["outputs"]
+    report = from_json(json.dumps(value))
+    assert all(leg.outputs == () for parity in report.parity for leg in parity.legs)
+    assert report.parity[0] == full().parity[0]
 
 
 def test_json_is_stable_strict_and_starts_with_its_schema():
