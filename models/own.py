@@ -87,9 +87,9 @@ def load(
     if choice == "random":
         randomize(net, weights.RANDOM_SEED)
     else:
-        drawn = _drawn(net, make(network.factory, SEED + 1)[0])
-        said = f", seed {SEED}; it draws {len(drawn)} of {len(net.state_dict())} tensors, such as {drawn[0]}"
-        source = f"the factory's own{said if drawn else ''}"
+        source, drawn = "the factory's own", _drawn(net, make(network.factory, SEED + 1)[0])
+        if drawn:
+            source += f", seed {SEED}; it draws {len(drawn)} of {len(net.state_dict())} tensors, such as {drawn[0]}"
     return weights.LoadedWeights(
         net, weights.weights_sha256(_tensors(net)), source, "not stated", "", trained=not drawn, choice=choice or ""
     )
