@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from .errors import ArtifactError
 
@@ -93,6 +94,46 @@ def place_folder(path: Path, files: Mapping[str, bytes], *, replace: bool) -> No
         else:
             _rename_to_free(temp, path)
         _sync(path.parent)
+
+
+@contextmanager
+def partial(path: Path) -> Iterator[BinaryIO]:
+    """The beginning of a file, ``.NAME.part``, kept from one try to the next and open to one process at a time.
+
+    It stays where it is, whatever happens, unless it is empty; :func:`land` makes it the file.
+
+    Raises:
+        ArtifactError: it cannot be written there.
+    """
+    with _explained(path):
+        file = _held(path.with_name(f".{path.name}.part"))
+        try:
+            yield file
+        finally:
+            with file, suppress(FileNotFoundError):
+                file.flush()
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)) and not os.path.getsize(file.name):
+                    os.unlink(file.name)
+
+
+def land(file: BinaryIO, path: Path) -> None:
+    """Put a whole partial file in its place."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(file.name, path)
+    _sync(path.parent)
+
+
+def _held(part: Path) -> BinaryIO:
+    """A partial file, opened and locked; waits for the process that has it now."""
+    while True:
+        file = part.open("a+b")
+        with _where_supported():
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):  # it has become the file meanwhile
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+                return file
+        file.close()
 
 
 def remove_folder(path: Path) -> None:

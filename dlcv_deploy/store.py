@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
 import re
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from . import __version__
-from .atomic import place_folder, remove_folder, write_folder, write_whole
+from .atomic import land, partial, place_folder, remove_folder, write_folder, write_whole
 from .digest import sha256, sha256_file
 from .errors import ArtifactError, SpecError
-from .progress import Progress, silent
+from .progress import Advance, Progress, silent
 
 __all__ = ["Store", "cache_dir", "download", "download_path", "write_folder", "write_whole"]
 
 _SCHEMA = 1
 _TIMEOUT_S = 15.0
 _PIECE_BYTES = 1 << 18
+_PAUSES_S = (1.0, 2.0, 4.0)
+"""Between connections; as many in a row may bring nothing."""
+_PASSING = (429, 500, 502, 503, 504)
+_ONCE = "connect to the network once, and run again"
+_AGAIN = "connect to the network again, and run again: what has come is kept"
 
 
 def cache_dir() -> Path:
@@ -126,6 +132,8 @@ def download_path(name: str) -> Path:
 def download(url: str, name: str, sha256_prefix: str, progress: Progress = silent) -> Path:
     """The file behind an address, from the cache where it is there and sound.
 
+    A download that was cut off goes on where it ended, in this run or a later one.
+
     Args:
         url: http or https.
         name: The file's name in the cache.
@@ -142,50 +150,143 @@ def download(url: str, name: str, sha256_prefix: str, progress: Progress = silen
         raise SpecError(f"{sha256_prefix!r} does not name a content", fix="give 8 to 64 hex digits of its SHA-256")
     path = download_path(name)
     with _cache_errors(path):
-        if path.is_file() and sha256_file(path).startswith(sha256_prefix):
+        if _sound(path, sha256_prefix):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, _fetch(url, name, sha256_prefix, progress))
+    with partial(path) as part:
+        if not _sound(path, sha256_prefix):  # fetched by another process while this one waited for its turn
+            _fetch(url, name, sha256_prefix, part, progress)
+            land(part, path)
     return path
 
 
-def _fetch(url: str, name: str, sha256_prefix: str, progress: Progress) -> Iterator[bytes]:
-    """The pieces of what an address serves; raises after the last one where they are not all, or not the right ones."""
-    request = urllib.request.Request(url, headers={"User-Agent": f"dlcv-deploy/{__version__}"})
-    hasher, done = hashlib.sha256(), 0
-    with _network_errors(url):
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
-    with response:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else 0
-        with progress(f"download {name}", total) as advance:
+def _sound(path: Path, sha256_prefix: str) -> bool:
+    return path.is_file() and sha256_file(path).startswith(sha256_prefix)
+
+
+def _fetch(url: str, name: str, sha256_prefix: str, part: BinaryIO, progress: Progress) -> None:
+    """Bring a partial file to its whole length; raises where that cannot be, or where the content is another one."""
+    with ExitStack() as stack:
+        _Download(url, part, lambda total: stack.enter_context(progress(f"download {name}", total))).run(sha256_prefix)
+
+
+class _CutOffError(ArtifactError):
+    """A connection ended too early; the next one may bring more."""
+
+
+class _Download:
+    """What comes from an address into a partial file, over as many connections as that takes."""
+
+    def __init__(self, url: str, part: BinaryIO, show: Callable[[int], Advance]) -> None:
+        self._url, self._part, self._show = url, part, show
+        self._advance: Advance | None = None
+        self._shown = 0
+        self._came = False  # anything, in this run
+        self._old = self._size() > 0  # some of it is from an earlier run, and perhaps of another content
+
+    def run(self, sha256_prefix: str) -> None:
+        """Fetch what is missing; afresh, once, where that does not fit to what was there."""
+        if self._old and self._sha256().startswith(sha256_prefix):
+            return
+        while True:
+            self._complete()
+            found, old = self._sha256(), self._old
+            if found.startswith(sha256_prefix):
+                return
+            self._clear()
+            if not old:
+                raise ArtifactError(
+                    f"{self._url} served something else: its SHA-256 begins with {found[:8]}, not {sha256_prefix[:8]}",
+                    fix="look at what stands between you and that address, such as a proxy's login page",
+                )
+
+    def _complete(self) -> None:
+        """Connect until all is there, or until several connections in a row have brought nothing."""
+        failures, most = 0, self._size()
+        while True:
+            try:
+                return self._connect()
+            except _CutOffError:  # noqa: PERF203
+                failures = 0 if self._size() > most else failures + 1
+                most = max(most, self._size())
+                if failures == len(_PAUSES_S):
+                    raise
+                time.sleep(_PAUSES_S[failures])
+
+    def _connect(self) -> None:
+        with self._errors():
+            response = self._response(self._size())
+        with response:
+            begin, total = _extent(response)
+            if begin != self._size():
+                self._clear()
+            if begin != self._size():
+                raise ArtifactError(f"{self._url} serves a part that was not asked for", fix="fetch it in another way")
+            self._seen(total)
             while True:
-                with _network_errors(url):
-                    piece = response.read(_PIECE_BYTES)
+                with self._errors():
+                    piece = response.read1(_PIECE_BYTES)
                 if not piece:
                     break
-                hasher.update(piece)
-                done += len(piece)
-                advance(len(piece))
-                yield piece
-    if done < total:
-        raise ArtifactError(f"{url} was cut off after {done} of {total} bytes", fix="connect to the network again")
-    if not hasher.hexdigest().startswith(sha256_prefix):
-        raise ArtifactError(
-            f"{url} served something else: its SHA-256 begins with {hasher.hexdigest()[:8]}, not {sha256_prefix[:8]}",
-            fix="look at what stands between you and that address, such as a proxy's login page",
-        )
+                self._part.write(piece)
+                self._came = True
+                self._seen(total)
+        if self._size() < total:
+            raise _CutOffError(f"{self._url} was cut off after {self._size()} of {total} bytes", fix=_AGAIN)
+
+    def _response(self, start: int) -> http.client.HTTPResponse:
+        headers = {"User-Agent": f"dlcv-deploy/{__version__}", **({"Range": f"bytes={start}-"} if start else {})}
+        request = urllib.request.Request(self._url, headers=headers)
+        try:
+            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        except urllib.error.HTTPError as e:
+            if e.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+                raise
+            e.close()
+            self._clear()  # it is longer than what is there now
+            return self._response(0)
+        return response
+
+    def _seen(self, total: int) -> None:
+        """Show how far it is, never going back."""
+        if self._advance is None:
+            self._advance = self._show(total)
+        if (size := self._size()) > self._shown:
+            self._advance(size - self._shown)
+            self._shown = size
+
+    def _size(self) -> int:
+        return self._part.seek(0, os.SEEK_END)
+
+    def _clear(self) -> None:
+        self._part.truncate(0)
+        self._old = False
+
+    def _sha256(self) -> str:
+        self._part.flush()
+        return sha256_file(Path(self._part.name))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except urllib.error.HTTPError as e:
+            e.close()
+            kind = _CutOffError if e.code in _PASSING else ArtifactError
+            what = f"{self._url} answers {e.code} {e.reason}"
+            raise kind(what, fix="look whether the address still holds") from e
+        except (OSError, http.client.HTTPException) as e:
+            reason = e.reason if isinstance(e, urllib.error.URLError) else e
+            kind, fix = (
+                (_CutOffError, _AGAIN) if self._came else (ArtifactError, "connect to the network once, and run again")
+            )
+            raise kind(f"cannot fetch {self._url}: {reason or type(e).__name__}", fix=fix) from e
 
 
-@contextmanager
-def _network_errors(url: str) -> Iterator[None]:
-    try:
-        yield
-    except urllib.error.HTTPError as e:
-        e.close()
-        raise ArtifactError(f"{url} answers {e.code} {e.reason}", fix="look whether the address still holds") from e
-    except (OSError, http.client.HTTPException) as e:
-        reason = e.reason if isinstance(e, urllib.error.URLError) else e
-        raise ArtifactError(
-            f"cannot fetch {url}: {reason or type(e).__name__}", fix="connect to the network once, and run again"
-        ) from e
+def _extent(response: http.client.HTTPResponse) -> tuple[int, int]:
+    """Where an answer begins in the whole, and how long the whole is; 0 where that is not said."""
+    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+        said = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        return (int(said[1]), int(said[2]) if said[2] != "*" else 0) if said else (-1, 0)
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else 0
