@@ -56,15 +56,18 @@ def banded_lrn(x: Tensor, size: int, alpha: float, beta: float, bias: float) -> 
     """What :func:`lrn` computes, for training: the sum over channels is a 1x1 convolution with a banded 0/1 matrix.
 
     Args:
-        x: (N, C, H, W), best in channels-last memory; squares and sums are of its type, the power is in fp32 or wider.
+        x: (N, C, H, W), best in channels-last memory; squares and sums are of its type (of float32 for float16, which
+            they would overflow), the power is in float32 or wider.
     """
+    dtype = x.dtype
+    x = x.float() if dtype == torch.float16 else x
     channel = torch.arange(x.shape[1], device=x.device)
     band = ((channel[:, None] - channel).abs() <= size // 2).to(x.dtype)
     total = (x * x).permute(0, 2, 3, 1) @ band  # that convolution, as a product of matrices
     wide = torch.promote_types(x.dtype, torch.float32)
     root = torch.rsqrt(bias + alpha / size * total.permute(0, 3, 1, 2).to(wide))
     factor = root * torch.sqrt(root) if beta == 0.75 else root ** (2 * beta)
-    return (x.to(wide) * factor).to(x.dtype)
+    return (x.to(wide) * factor).to(dtype)
 
 
 class LocalResponseNorm(nn.Module):

@@ -6,8 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dlcv_deploy.errors import SpecError  # noqa: E402
-from dlcv_deploy.models.alexnet import AlexNet  # noqa: E402
-from dlcv_deploy.models.lrn import LocalResponseNorm, lrn  # noqa: E402
+from dlcv_deploy.models.alexnet import AlexNet, CifarAlexNet, TorchvisionAlexNet  # noqa: E402
+from dlcv_deploy.models.lrn import LocalResponseNorm, banded_lrn, lrn  # noqa: E402
 
 # section 3.5: kernels, their size and the channels each sees, one tower's share where there are two
 CONVOLUTIONS = {
@@ -108,6 +108,52 @@ def test_other_classes():
         assert AlexNet(classes=7)(torch.empty(2, 3, 224, 224)).shape == (2, 7)
 
 
+def test_caffes_form():
+    """bvlc_alexnet: 227x227 without padding gives the same maps, and k is 1, with a mean in place of the sum."""
+    with torch.device("meta"):
+        net = AlexNet(caffe=True).eval()
+        assert net.conv1(torch.empty(1, 3, 227, 227)).shape == (1, 96, 55, 55)
+        assert net(torch.empty(1, 3, 227, 227)).shape == (1, 1000)
+    assert (net.norm1.size, net.norm1.alpha, net.norm1.beta, net.norm1.k) == (5, 1e-4, 0.75, 1.0)
+
+
+def test_torchvisions_form():
+    """61,100,840 parameters under torchvision's keys (its documentation says so), 4096 features after a ReLU."""
+    torch.manual_seed(0)
+    net = TorchvisionAlexNet(classes=3).eval()
+    convolutions = [f"features.{i}" for i in (0, 3, 6, 8, 10)]
+    dense = [f"classifier.{i}" for i in (1, 4, 6)]
+    assert list(net.state_dict()) == [f"{k}.{what}" for k in convolutions + dense for what in ("weight", "bias")]
+    assert sum(p.numel() for p in net.parameters()) == 61_100_840 - 997 * 4097
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        found = net.outputs(x)
+        assert found["features"].shape == (1, 4096)
+        assert found["features"].min() == 0
+        assert torch.equal(net.classifier[6](found["features"]), net(x))
+        assert torch.equal(net.classifier(net.features(x).flatten(1)), net(x))
+
+
+def test_the_small_form():
+    torch.manual_seed(0)
+    net = CifarAlexNet().eval()
+    layers = (net.conv1, net.conv2, net.conv3, net.conv4, net.conv5)
+    assert [(c.out_channels, c.kernel_size[0], c.groups) for c in layers] == [
+        (48, 5, 1), (128, 3, 2), (192, 3, 1), (192, 3, 2), (128, 3, 2),
+    ]  # fmt: skip
+    assert sum(p.numel() for p in net.parameters()) == 1_387_722
+    assert 4 * 1_387_722 < 6_000_000
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        found = net.outputs(x)
+        assert (found["features"].shape, found["logits"].shape) == ((2, 512), (2, 10))
+        assert torch.equal(net(x), found["logits"])
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            trained = net.train()(x)
+    assert not torch.equal(trained.float(), found["logits"])  # dropout
+
+
 def formula(x, size, alpha, beta, k, *, divide_by_size):
     """Section 3.3 in float64, channel by channel."""
     x, y = x.astype(np.float64), np.empty(x.shape)
@@ -119,12 +165,14 @@ def formula(x, size, alpha, beta, k, *, divide_by_size):
     return y
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("divide_by_size", [False, True])
 @pytest.mark.parametrize("channels", [1, 2, 5, 96])
 @pytest.mark.parametrize("size", [1, 3, 5, 7])
-def test_lrn_is_its_formula(divide_by_size, channels, size):
+def test_lrn_is_its_formula(training, divide_by_size, channels, size):
+    """One operator in eval mode, a product with a banded matrix in training: the same numbers."""
     x = np.random.default_rng(0).normal(0, 100, (2, channels, 3, 4))
-    norm = LocalResponseNorm(size, 1e-4, 0.75, 2.0, divide_by_size=divide_by_size)
+    norm = LocalResponseNorm(size, 1e-4, 0.75, 2.0, divide_by_size=divide_by_size).train(training)
     expected = formula(x, size, 1e-4, 0.75, 2.0, divide_by_size=divide_by_size)
     np.testing.assert_allclose(norm(torch.from_numpy(x)).numpy(), expected, rtol=1e-12)
     np.testing.assert_allclose(norm(torch.from_numpy(x).float()).numpy(), expected, rtol=1e-5, atol=1e-5)
@@ -147,10 +195,18 @@ def test_lrn_without_a_centre(size):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_lrn_sums_half_types_wide(dtype):
     x = torch.full((1, 5, 1, 1), 1000.0, dtype=dtype)  # the square of 256 overflows float16
-    y = lrn(x, 5, 5e-4, 0.75, 2.0)
-    assert y.dtype == dtype
     expected = formula(x.double().numpy(), 5, 5e-4, 0.75, 2.0, divide_by_size=True)
-    np.testing.assert_allclose(y.double().numpy(), expected, rtol=2 * torch.finfo(dtype).eps)
+    for function in (lrn, banded_lrn):
+        y = function(x, 5, 5e-4, 0.75, 2.0)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y.double().numpy(), expected, rtol=2 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+def test_both_forms_of_lrn_have_the_same_gradient(beta):
+    x = torch.randn(2, 7, 3, 2, dtype=torch.float64, requires_grad=True)
+    grads = [torch.autograd.grad(f(x, 5, 2.0, beta, 2.0).square().sum(), x)[0] for f in (lrn, banded_lrn)]
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
 
 
 def test_lrn_is_a_sound_operator():

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dlcv_deploy.models.resnet import CIFAR_DEPTHS, BasicBlock, CifarResNet, ImageNetResNet, PadShortcut  # noqa: E402
+from dlcv_deploy.models.resnet import BasicBlock, CifarResNet, ImageNetResNet, PadShortcut, Plain  # noqa: E402
 
 
 def on_meta(factory, *args):
@@ -38,7 +38,6 @@ def test_cifar_parameters(depth, millions, exact):
     assert abs(exact / 1e6 - float(millions)) < 0.5 * 10 ** -len(millions.partition(".")[2]) + 0.005  # 0.269 is "0.27"
     layers = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
     assert len(layers) == depth
-    assert depth in CIFAR_DEPTHS
 
 
 @pytest.mark.parametrize(
@@ -81,6 +80,53 @@ def test_the_stride_is_in_the_3x3():
     net = on_meta(ImageNetResNet, 50)
     first = net.layer2[0]
     assert (first.conv1.stride, first.conv2.stride, first.conv3.stride) == ((1, 1), (2, 2), (1, 1))
+
+
+def test_the_papers_caffe_form_strides_in_the_first_1x1():
+    net = on_meta(ImageNetResNet, 50, "B", True)
+    for stage, stride in ((net.layer1, 1), (net.layer2, 2), (net.layer3, 2), (net.layer4, 2)):
+        strides = [[conv.stride[0] for conv in (block.conv1, block.conv2, block.conv3)] for block in stage]
+        assert strides == [[stride, 1, 1], *[[1, 1, 1]] * (len(stage) - 1)]
+        assert stage[0].downsample[0].stride == (stride, stride)
+    assert {k: v.shape for k, v in net.state_dict().items()} == {
+        k: v.shape for k, v in on_meta(ImageNetResNet, 50).state_dict().items()
+    }
+
+
+def test_shortcuts_a_b_and_c():
+    """Zeros where the shape changes, a projection there, or projections everywhere (section 4.1)."""
+    kinds = {}
+    for kind in "ABC":
+        blocks = [block for n in range(1, 5) for block in getattr(on_meta(ImageNetResNet, 34, kind), f"layer{n}")]
+        kinds[kind] = [type(block.downsample).__name__ for block in blocks]
+    changes = [i in (3, 7, 13) for i in range(16)]
+    assert kinds["A"] == ["PadShortcut" if change else "NoneType" for change in changes]
+    assert kinds["B"] == ["Sequential" if change else "NoneType" for change in changes]
+    assert kinds["C"] == ["Sequential"] * 16
+    grows = [parameters(on_meta(ImageNetResNet, 34, kind)) for kind in ("plain", "A", "B", "C")]
+    assert grows[0] == grows[1] < grows[2] < grows[3]
+
+
+@pytest.mark.parametrize(("factory", "depth"), [(CifarResNet, 20), (ImageNetResNet, 18)])
+def test_plain_networks_have_no_shortcut(factory, depth):
+    """With the last normalization of one block at 0, nothing passes it."""
+    torch.manual_seed(0)
+    net = factory(depth, "plain").eval()
+    block = net.layer2[-1]
+    torch.nn.init.zeros_(block.bn2.weight)
+    x = torch.randn(1, block.conv1.in_channels, 4, 4)
+    with torch.inference_mode():
+        assert block(x).abs().max() == 0
+    assert all(isinstance(b.downsample, Plain) for stage in (net.layer1, net.layer2, net.layer3) for b in stage)
+
+
+def test_outputs_of_a_backbone():
+    net = on_meta(ImageNetResNet, 50).eval()
+    shapes = {name: tuple(y.shape[1:]) for name, y in net.outputs(torch.empty(1, 3, 224, 224, device="meta")).items()}
+    assert shapes == {
+        "c2": (256, 56, 56), "c3": (512, 28, 28), "c4": (1024, 14, 14), "c5": (2048, 7, 7),
+        "features": (2048,), "logits": (1000,),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("factory", "depth", "size"), [(CifarResNet, 20, 32), (ImageNetResNet, 50, 224)])
