@@ -60,22 +60,17 @@ def fitting(
 def _from_checkpoint(net: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
     state = read_state(path)
     has, needs = shapes(state), shapes(net.state_dict())
-    keys = _keys(net, path, has)
+    keys = _keys(net, has)
     if {key: has[theirs] for key, theirs in keys.items()} != needs:
         raise _misfit(name, path, {key: has[theirs] for key, theirs in keys.items()}, needs, has)
     return {key: state[keys[key]] for key in needs}
 
 
-def _keys(net: nn.Module, path: Path, has: Shapes) -> dict[str, str]:
+def _keys(net: nn.Module, has: Shapes) -> dict[str, str]:
     """The file's keys by the network's names for them, without those of what serves training alone."""
     aside = tuple(f"{part}." for part in getattr(net, "training_only", ()))
-    found: dict[str, str] = {}
-    for theirs, key in renamed(has, shapes(net.state_dict())).items():
-        if key in found:
-            raise ArtifactError(f"{path} holds {key} twice, as {found[key]} and as {theirs}", fix="keep one of them")
-        if not (aside and key.startswith(aside)):
-            found[key] = theirs
-    return found
+    names = renamed(has, shapes(net.state_dict()))
+    return {key: theirs for theirs, key in names.items() if not (aside and key.startswith(aside))}
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -119,7 +114,7 @@ def _misfit(name: str, path: Path, has: Shapes, needs: Shapes, theirs: Shapes) -
         lines.append(form)
 
     def same(other: nn.Module, image: tuple[int, ...]) -> bool:
-        keys = _keys(other, path, theirs)
+        keys = _keys(other, theirs)
         return {key: theirs[each] for key, each in keys.items()} == shapes(other.state_dict())
 
     fix, last = _whose(same), list(needs)[-2:]

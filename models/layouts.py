@@ -50,7 +50,8 @@ def renamed(keys: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
     prefixes = [key.removesuffix(first) for key in keys if key.endswith(f".{first}")]
     layouts: list[Rename] = [str, _hugging_face, _mmpretrain, *map(_wrapped, prefixes)]
     tried = [{key: layout(key) for key in keys} for layout in layouts]
-    return max(tried, key=lambda names: len(set(wanted).intersection(names.values())))
+    apart = [names for names in tried if len(set(names.values())) == len(keys)]
+    return max(apart, key=lambda names: len(set(wanted).intersection(names.values())))
 
 
 _OTHER_FORMS = {

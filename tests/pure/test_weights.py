@@ -1,5 +1,6 @@
 """Weights from files, the catalogue and random numbers, and every way in which a file can be wrong."""
 
+import dataclasses as dc
 import io
 import os
 import zipfile
@@ -18,7 +19,8 @@ from dlcv_deploy.digest import sha256_file  # noqa: E402
 from dlcv_deploy.errors import ArtifactError, SpecError  # noqa: E402
 from dlcv_deploy.models import catalogue, weights  # noqa: E402
 from dlcv_deploy.models.catalogue import NETWORKS, WEIGHT_SETS, network  # noqa: E402
-from dlcv_deploy.models.weights import load, read_state, weights_sha256  # noqa: E402
+from dlcv_deploy.models.checkpoint import read_state  # noqa: E402
+from dlcv_deploy.models.weights import load, weights_sha256  # noqa: E402
 
 DATA = Path(os.environ.get("DLCV_DATA") or Path(__file__).parents[3] / "shared" / "data")
 RESNET20 = network("resnet20")
@@ -179,7 +181,7 @@ def test_random_filters_sum_to_zero(random):
 # --- the catalogue's ---
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in WEIGHT_SETS])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not WEIGHT_SETS[name]])
 def test_networks_without_published_weights(name):
     with pytest.raises(SpecError, match=rf"no trained weights of {name} are catalogued\n  fix: give --weights FILE"):
         load(network(name))
@@ -196,7 +198,7 @@ def test_no_network_and_no_cache(monkeypatch, tmp_path):
     assert str(e.value) == (
         "the weights of resnet18 are not in the cache, and cannot fetch it: Name or service not known\n"
         f"  fix: connect to the network once; or put the file at {place}; or give --weights FILE "
-        "(.pth, .safetensors) or --weights random"
+        "(.pth, .safetensors, .onnx) or --weights random"
     )
     place.parent.mkdir(parents=True)
     place.write_bytes(b"something else")
@@ -210,6 +212,7 @@ def test_a_file_put_into_the_cache_is_used(monkeypatch, tmp_path, state):
     torch.save(state, path)
     published = catalogue.WeightSet(
         "resnet20",
+        "mine",
         "w.pth",
         "http://127.0.0.1:1/w.pth",
         sha256_file(path)[:8],
@@ -218,9 +221,11 @@ def test_a_file_put_into_the_cache_is_used(monkeypatch, tmp_path, state):
         91.0,
         None,
         "x",
+        dc.replace(catalogue.CIFAR10, canvas=48),
     )
-    monkeypatch.setitem(weights.WEIGHT_SETS, "resnet20", published)
-    found = load(RESNET20)
+    monkeypatch.setitem(weights.WEIGHT_SETS, "resnet20", (*WEIGHT_SETS["resnet20"], published))
+    found = load(RESNET20, "Mine")
+    assert (found.choice, found.preprocess) == ("mine", published.preprocess)
     assert found.source == "me, http://127.0.0.1:1/w.pth"
     assert (found.licence, found.accuracy, found.trained) == ("BSD-3-Clause", "top-1 91 % on x", True)
 
@@ -231,26 +236,88 @@ def test_bundled_weights_that_are_absent_or_altered(monkeypatch, tmp_path, state
         load(RESNET20)
     (tmp_path / "weights").mkdir()
     save_file(state, tmp_path / "weights/resnet20.safetensors")
-    bundled = WEIGHT_SETS["resnet20"]
+    (bundled,) = WEIGHT_SETS["resnet20"]
     right = sha256_file(tmp_path / "weights/resnet20.safetensors")
     for digest in (right, ""):
-        monkeypatch.setitem(weights.WEIGHT_SETS, "resnet20", catalogue.dc.replace(bundled, sha256=digest))
+        monkeypatch.setitem(weights.WEIGHT_SETS, "resnet20", (dc.replace(bundled, sha256=digest),))
         assert load(RESNET20).source == bundled.source
-    monkeypatch.setitem(weights.WEIGHT_SETS, "resnet20", catalogue.dc.replace(bundled, sha256="0" * 64))
+    monkeypatch.setitem(weights.WEIGHT_SETS, "resnet20", (dc.replace(bundled, sha256="0" * 64),))
     with pytest.raises(ArtifactError, match="was altered\n  fix: install dlcv-deploy again"):
         load(RESNET20)
 
 
-def test_the_bundled_weights():
-    bundled = WEIGHT_SETS["resnet20"]
+@pytest.mark.parametrize("name", [name for name in NETWORKS if any(w.bundled for w in WEIGHT_SETS[name])])
+def test_the_bundled_weights(name):
+    bundled = WEIGHT_SETS[name][0]
     if not bundled.path.is_file():
         pytest.skip(f"{bundled.path.name} is not in this checkout")
     assert bundled.sha256 == sha256_file(bundled.path), "write the file's SHA-256 into the catalogue"
+    assert bundled.path.stat().st_size < 6 << 20
     assert bundled.top1 is not None, "write the measured accuracy into the catalogue"
-    assert bundled.top1 >= 91.0
-    found = load(RESNET20)
+    found = load(network(name))
     assert found.trained
+    assert (found.choice, found.preprocess) == (bundled.name, bundled.preprocess)
     assert found.accuracy.startswith(f"top-1 {bundled.top1:g} %")
+
+
+def test_a_set_is_chosen_by_name(monkeypatch):
+    asked = []
+
+    def offline(url, name, sha256, progress):
+        asked.append((url, sha256))
+        raise ArtifactError("no network", fix="connect")
+
+    monkeypatch.setattr(weights, "download", offline)
+    for choice in (None, "IMAGENET1K_V1", "imagenet1k_v2"):
+        with pytest.raises(ArtifactError, match="the weights of resnet50 are not in the cache"):
+            load(network("resnet50"), choice)
+    address = "https://download.pytorch.org/models/resnet50-{}.pth"
+    assert asked == [(address.format(d), d) for d in ("0676ba61", "0676ba61", "11ad3fa6")]
+
+
+@pytest.mark.parametrize(
+    ("choice", "offer"),
+    [("IMAGENET1K_V3", "did you mean IMAGENET1K_V2 or IMAGENET1K_V1?"), ("rnd", "did you mean random?"),
+     ("xyz", "one of IMAGENET1K_V1, IMAGENET1K_V2, random, FILE")],
+)  # fmt: skip
+def test_a_set_that_is_not_known(choice, offer):
+    with pytest.raises(SpecError) as e:
+        load(network("resnet50"), choice)
+    assert str(e.value) == f"no set of weights of resnet50 '{choice}'\n  fix: {offer}"
+
+
+def test_preprocessing_of_each_set():
+    v1, v2 = WEIGHT_SETS["resnet50"]
+    assert (v1.preprocess.canvas, v2.preprocess.canvas) == (256, 232)
+    assert v1.preprocess == catalogue.IMAGENET
+    assert v2.preprocess == dc.replace(v1.preprocess, canvas=232)
+    (inception,) = WEIGHT_SETS["googlenet-torchvision"]
+    assert (inception.preprocess.mean, inception.preprocess.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert "232 resize" in v2.conditions
+
+
+# --- BGR ---
+
+
+def test_bgr_weights_are_turned(tmp_path, state, random):
+    path = saved(tmp_path, state)
+    turned, x = load(RESNET20, path, bgr=True), torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(turned.net(x), random.net(x.flip(1)), rtol=1e-5, atol=1e-6)
+    state["conv1.weight"] = state["conv1.weight"].flip(1)
+    assert turned.weights_sha256 == load(RESNET20, saved(tmp_path, state, "rgb.pth")).weights_sha256
+    assert turned.weights_sha256 != random.weights_sha256
+    assert turned.source == f"{path}, turned from BGR to RGB"
+    assert turned.choice == path
+
+
+@pytest.mark.parametrize("choice", [None, "random", "cifar10"])
+def test_bgr_is_for_files(choice):
+    with pytest.raises(SpecError, match="--bgr is for files of weights"):
+        load(RESNET20, choice, bgr=True)
+
+
+# --- checkpoints of others ---
 
 
 @pytest.mark.parametrize(("name", "file"), [("resnet20", "resnet20-12fca82f.th"), ("resnet32", "resnet32-d509ac18.th")])
@@ -287,7 +354,7 @@ def test_missing_unknown_and_misshapen_are_all_listed(tmp_path, state):
         "  1 missing: bn1.bias\n"
         "  1 unknown: extra\n"
         "  1 misshapen: linear.weight (100, 64), not (10, 64)\n"
-        "  fix: name the network they belong to, or give --weights FILE (.pth, .safetensors) or --weights random"
+        "  fix: name the network they belong to, or give --weights FILE (.pth, .safetensors, .onnx) or --weights random"
     )
 
 
@@ -295,6 +362,7 @@ def test_another_number_of_classes(tmp_path, state):
     state["linear.weight"], state["linear.bias"] = torch.zeros(100, 64), torch.zeros(100)
     text = message(saved(tmp_path, state))
     assert "\n  2 misshapen: linear.weight (100, 64), not (10, 64), linear.bias (100,), not (10,)\n" in text
+    assert "fix: it answers with 100 classes: bring the network it belongs to" in text
 
 
 def test_weights_that_are_not_finite(tmp_path, state):
@@ -375,9 +443,10 @@ def test_files_that_hold_no_weights(tmp_path, case):
 
 
 def test_a_kind_of_file_that_is_not_known(tmp_path):
-    (tmp_path / "w.onnx").write_bytes(b"1")
-    with pytest.raises(SpecError, match=r"w.onnx is no kind .*\n  fix: use \.safetensors, \.pth, \.pt, \.th, \.bin"):
-        load(RESNET20, str(tmp_path / "w.onnx"))
+    (tmp_path / "w.h5").write_bytes(b"1")
+    kinds = r"\.safetensors, \.pth, \.pt, \.th, \.bin, \.ckpt, \.onnx"
+    with pytest.raises(SpecError, match=rf"w.h5 is no kind .*\n  fix: use {kinds}"):
+        load(RESNET20, str(tmp_path / "w.h5"))
 
 
 def as_bytes(kind):
