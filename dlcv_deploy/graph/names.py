@@ -39,9 +39,9 @@ def name(model: ModelProto, *, inputs: Sequence[str] = ("input",), outputs: Sequ
     order of appearance. Attributes at their default, value_info, documentation and metadata go, and so do nodes and
     initializers that no output depends on. An integer constant that several nodes read is written for each of them.
 
-    An output after the first that nodes read as well is repeated by an Identity, which takes the output's name; the
-    tensor itself keeps its generated one. So the names of all that the first output depends on, and with them the
-    ranges in a calibration table, are the same whichever other outputs there are.
+    An output after the first that nodes read as well, or that was returned before, is repeated by an Identity, which
+    takes the output's name; the tensor itself keeps its generated one. So the names of all that the first output
+    depends on, and with them the ranges in a calibration table, are the same whichever other outputs there are.
 
     Raises:
         SpecError: A graph that no pass understands, or with another number of inputs or outputs; a given name that
@@ -92,6 +92,7 @@ def signature(model: ModelProto) -> str:
     hollow = ModelProto(opset_import=model.opset_import, graph=_tapped(model.graph))
     repeated = taps(hollow.graph)
     read = {t for node in order(hollow.graph) if not repeated.intersection(node.output) for t in node.input}
+    read |= {o.name for o in hollow.graph.output}
     spare = {n.output[0] for n in hollow.graph.node if repeated.intersection(n.output) and n.input[0] in read}
     drop(hollow.graph.output, lambda o: o.name in spare)
     for old in model.graph.initializer:
@@ -109,13 +110,15 @@ def signature(model: ModelProto) -> str:
 
 
 def _tapped(graph: GraphProto) -> GraphProto:
-    """Nodes and outputs of a graph, with an Identity for each output after the first that the others are made from."""
+    """Nodes and outputs of a graph, an Identity before each output after the first that is read or returned before."""
     read, names = {t for node in order(graph) for t in node.input}, tensor_names(graph)
     new = GraphProto(node=graph.node, output=graph.output)
-    for value in new.output[1:]:
+    for before, value in zip(graph.output, new.output[1:], strict=False):
+        read.add(before.name)
         if value.name in read:
             node = new.node.add(op_type="Identity", input=[value.name])
             value.name = unused(f"{value.name}_returned", names)
+            names.add(value.name)
             node.output.append(value.name)
     return new
 
@@ -171,7 +174,7 @@ def _domain(node: NodeProto) -> str:
 
 
 def _check_count(what: str, have: Sequence[str], names: Sequence[str]) -> None:
-    if len(have) != len(names) or len(set(names)) != len(names) or len(set(have)) != len(have):
+    if len(have) != len(names) or len(set(names)) != len(names):
         raise SpecError(
             f"the graph has the {what}s {', '.join(have) or '(none)'}; they cannot be called {', '.join(names)}",
             fix=f"give one name for each {what}, each once",

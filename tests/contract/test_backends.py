@@ -178,6 +178,30 @@ def test_answers_are_the_standards(load, build, limit, batch):
     np.testing.assert_allclose(got["y"], expected, **limit)
 
 
+SEVERAL = [(models.returning, FP32), (models.returning_fp16, FP16), (models.returning_int8, FP16)]
+
+
+@pytest.mark.parametrize("build", [build for build, _ in SEVERAL])
+def test_several_outputs_compile(compiled, build):
+    assert all(compiled(build).files.values())
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize(("build", "limit"), SEVERAL)
+def test_every_output_is_answered_by_its_name(load, build, limit, batch):
+    """One feeds a convolution, quantized or not, one the last layer; all are float32."""
+    feeds, session = {"x": models.images(batch)}, load(build)
+    assert {spec.name: spec.shape for spec in session.outputs} == {"y": (5,), "map": (8, 8, 8), "features": (8,)}
+    assert {spec.dtype for spec in session.outputs} == {"float32"}
+    got, expected = session.run(feeds), models.reference(build(), feeds)
+    for name, want in expected.items():
+        assert got[name].dtype == np.float32
+        np.testing.assert_allclose(got[name], want, **limit)
+    if build is models.returning_int8:  # as it was before it was rounded
+        steps = got["map"] / (6 / 127)
+        assert np.abs(steps - np.rint(steps)).max() > 0.4
+
+
 def test_batches_may_come_in_any_order(load):
     session, x = load(models.net), models.images(7)
     whole = session.run({"x": x})["y"]

@@ -1,7 +1,7 @@
 """Tiny ONNX models, each as bytes, and what they should answer."""
 
 import numpy as np
-from onnx import numpy_helper, parser
+from onnx import helper, load_model_from_string, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 _HEAD = '<ir_version: 9, opset_import: ["" : 19, "away" : 1]>'
@@ -17,8 +17,6 @@ def model(text, **initializers):
 
 def reference(onnx, feeds):
     """Outputs by name, computed by the reference implementation of the ONNX standard."""
-    from onnx import load_model_from_string
-
     proto = load_model_from_string(onnx)
     values = ReferenceEvaluator(proto).run(None, feeds)
     return dict(zip([o.name for o in proto.graph.output], values, strict=True))
@@ -95,6 +93,27 @@ def net_int8():
         scale = np.abs(w).max((1, 2, 3)) / 127
         made[name], made[name + "s"] = np.rint(w / scale[:, None, None, None]).astype("int8"), scale
     return model(text, **{name: np.asarray(array) for name, array in made.items()})
+
+
+def _returning(onnx, cast=""):
+    """A form of ``net`` that also answers with the map ``r``, which a convolution reads, and the features ``f``."""
+    proto = load_model_from_string(onnx)
+    for tensor, name, shape in (("r", "map", ["N", 8, 8, 8]), ("f", "features", ["N", 8])):
+        proto.graph.node.append(helper.make_node(cast or "Identity", [tensor], [name], **({"to": 1} if cast else {})))
+        proto.graph.output.append(helper.make_tensor_value_info(name, 1, shape))
+    return proto.SerializeToString(deterministic=True)
+
+
+def returning():
+    return _returning(net())
+
+
+def returning_fp16():
+    return _returning(net_fp16(), cast="Cast")
+
+
+def returning_int8():
+    return _returning(net_int8())
 
 
 def unknown_operator(domain=""):

@@ -175,6 +175,20 @@ def test_an_inner_tensor_that_is_returned_keeps_its_name_and_is_repeated_under_t
     assert again.SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True)
 
 
+def test_a_tensor_may_be_returned_twice_the_first_output_too():
+    model = returning("f6", "f6")
+    model.graph.output.append(model.graph.output[0])
+    after = name(model, outputs=["logits", "sum", "again", "scores"])
+    checker.check_model(after, full_check=True)
+    assert [(n.op_type, *n.input, "->", *n.output) for n in after.graph.node[-4:]] == [
+        ("Gemm", "flatten_1_out", "gemm_1_weight", "gemm_1_bias", "->", "logits"),
+        ("Identity", "add_1_out", "->", "sum"),
+        ("Identity", "add_1_out", "->", "again"),
+        ("Identity", "logits", "->", "scores"),
+    ]
+    assert signature(model) == signature(returning("f6")) == signature(net())
+
+
 def test_an_output_that_no_node_reads_needs_no_identity():
     after = name(returning("f7"), outputs=["logits", "head"])
     assert [(n.name, *n.output) for n in after.graph.node[-2:]] == [("gemm_1", "logits"), ("relu_2", "head")]
