@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses as dc
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArtifactError, SpecError
-from .catalogue import NETWORKS, build
+from .catalogue import NETWORKS, Network, build
 from .checkpoint import OTHER_WAYS, check_file, is_count, read_state
 from .layouts import other_form, renamed
 
@@ -58,19 +60,40 @@ def fitting(
 
 
 def _from_checkpoint(net: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
-    state = read_state(path)
-    has, needs = shapes(state), shapes(net.state_dict())
-    keys = _keys(net, has)
-    if {key: has[theirs] for key, theirs in keys.items()} != needs:
-        raise _misfit(name, path, {key: has[theirs] for key, theirs in keys.items()}, needs, has)
-    return {key: state[keys[key]] for key in needs}
+    state, form = read_state(path), _form(net)
+    keys, theirs = form.keys(shapes(state)), shapes(state)
+    has = {key: theirs[each] for key, each in keys.items()}
+    if has != form.shapes:
+        raise _misfit(name, path, has, form.shapes, theirs)
+    return {key: state[keys[key]] for key in form.shapes}
 
 
-def _keys(net: nn.Module, has: Shapes) -> dict[str, str]:
-    """The file's keys by the network's names for them, without those of what serves training alone."""
-    aside = tuple(f"{part}." for part in getattr(net, "training_only", ()))
-    names = renamed(has, shapes(net.state_dict()))
-    return {key: theirs for theirs, key in names.items() if not (aside and key.startswith(aside))}
+@dc.dataclass(frozen=True, slots=True)
+class _Form:
+    """The shapes of a network's weights by key, and the beginnings of keys that serve training alone."""
+
+    shapes: Shapes
+    aside: tuple[str, ...]
+
+    def keys(self, has: Shapes) -> dict[str, str]:
+        """A file's keys by the network's names for them, without those that serve training alone."""
+        names = renamed(has, self.shapes)
+        return {key: theirs for theirs, key in names.items() if not (self.aside and key.startswith(self.aside))}
+
+
+def _form(net: nn.Module) -> _Form:
+    return _Form(shapes(net.state_dict()), tuple(f"{part}." for part in getattr(net, "training_only", ())))
+
+
+def _made(network: Network) -> nn.Module:
+    with torch.device("meta"):
+        return shed(build(network).eval())
+
+
+@functools.cache
+def _forms() -> Mapping[str, _Form]:
+    """Those of the catalogue's networks."""
+    return {name: _form(_made(network)) for name, network in NETWORKS.items()}
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -91,9 +114,9 @@ def _from_onnx(net: nn.Module, path: Path, name: str, input_shape: tuple[int, ..
     except ArtifactError as e:
         kernels = Counter(shape for _, shape in layers(graph[0]).elements())
 
-        def same(other: nn.Module, image: tuple[int, ...]) -> bool:
-            alike = Counter(shape for shape in shapes(other.state_dict()).values() if len(shape) > 1) == kernels
-            return alike and fits(trace(other, image), graph)
+        def same(network: Network, form: _Form) -> bool:
+            alike = Counter(shape for shape in form.shapes.values() if len(shape) > 1) == kernels
+            return alike and fits(trace(_made(network), network.input_shape), graph)
 
         raise ArtifactError(e.what, fix=_whose(same) or e.fix or OTHER_WAYS) from e
     if lost := [key for key in shapes(net.state_dict()) if key not in state]:
@@ -113,9 +136,8 @@ def _misfit(name: str, path: Path, has: Shapes, needs: Shapes, theirs: Shapes) -
     if form := other_form(theirs):
         lines.append(form)
 
-    def same(other: nn.Module, image: tuple[int, ...]) -> bool:
-        keys = _keys(other, theirs)
-        return {key: theirs[each] for key, each in keys.items()} == shapes(other.state_dict())
+    def same(network: Network, form: _Form) -> bool:
+        return {key: theirs[each] for key, each in form.keys(theirs).items()} == form.shapes
 
     fix, last = _whose(same), list(needs)[-2:]
     if not fix and wrong == last and not lists["missing"] and not lists["unknown"]:
@@ -125,14 +147,10 @@ def _misfit(name: str, path: Path, has: Shapes, needs: Shapes, theirs: Shapes) -
     return ArtifactError(f"{path} does not hold the weights of {name}\n  " + "\n  ".join(lines), fix=fix)
 
 
-def _whose(same: Callable[[nn.Module, tuple[int, ...]], bool]) -> str:
+def _whose(same: Callable[[Network, _Form], bool]) -> str:
     """What to do where a network of the catalogue is the one that is meant; empty where none is."""
-    for network in NETWORKS.values():
-        with torch.device("meta"):
-            net = shed(build(network).eval())
-        if same(net, network.input_shape):
-            return f"they are those of {network.name}: name that"
-    return ""
+    name = next((name for name, form in _forms().items() if same(NETWORKS[name], form)), "")
+    return f"they are those of {name}: name that" if name else ""
 
 
 def _some(keys: list[str]) -> str:

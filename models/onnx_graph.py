@@ -48,7 +48,8 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ArtifactError(f"{path} is damaged, or is no ONNX file", fix="copy or download it again") from e
     except OSError as e:
         raise ArtifactError(f"cannot read {path}: {e.strerror}", fix="look at its permissions") from e
-    if not model.graph.node:
+    names = [text for n in model.graph.node for text in (*n.input, *n.output, n.name, n.op_type, n.domain)]
+    if not names or not all(isinstance(text, str) for text in (*names, *(t.name for t in model.graph.initializer))):
         raise ArtifactError(f"{path} is damaged, or holds an empty graph", fix="copy or download it again")
     outside = [t for t in model.graph.initializer if external_data_helper.uses_external_data(t)]
     files = sorted({external_data_helper.ExternalDataInfo(t).location for t in outside})

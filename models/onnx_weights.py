@@ -87,7 +87,8 @@ class _Match:
         return "\n  ".join(order[:_SHOWN]) + (f"\n  and {more} more" if more > 0 else "")
 
     def _differ(self, step: Step, what: str) -> None:
-        self.differences.setdefault(step, f"{step.name} {what}")
+        before = f"{self.differences[step]}\n  " if step in self.differences else ""
+        self.differences[step] = f"{before}{step.name} {what}"
 
     def _before(self, ours: Step, theirs: Step) -> list[tuple[Step, Step]]:
         """What else must match if two steps do, once their own differences are noted."""
@@ -107,15 +108,14 @@ class _Match:
         return self._sides(ours, theirs)
 
     def _sides(self, ours: Step, theirs: Step) -> list[tuple[Step, Step]]:
-        """The two sides of a sum, which may stand in any order: the shapes that lead to them decide."""
+        """The two sides of a sum, which may stand in any order: what leads to them decides."""
         a, b = ours.inputs
         c, d = theirs.inputs
-        if (a.origin, b.origin) not in ((c.origin, d.origin), (d.origin, c.origin)):
-            self._differ(ours, f"adds other things than {theirs.name}")
-            return []
         if a.origin == b.origin and c is not d:
             self._differ(ours, f"adds two things of the same shapes, and so does {theirs.name}: which is which is open")
             return []
+        if (a.origin, b.origin) not in ((c.origin, d.origin), (d.origin, c.origin)):  # they differ somewhere before
+            return [(a, c), (b, d)] if layers(a) == layers(c) else [(a, d), (b, c)]
         return [(a, c), (b, d)] if a.origin == c.origin else [(a, d), (b, c)]
 
     def _unnormed(self) -> list[Step]:
