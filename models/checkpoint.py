@@ -17,6 +17,8 @@ from torch import Tensor
 from ..errors import ArtifactError, SpecError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
+_INDICES = (torch.int64, torch.int32, torch.bool)
+"""Of tables and masks that some networks keep among their weights."""
 _NESTS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")  # DataParallel's, torch.compile's
 OTHER_WAYS = "give --weights FILE (.pth, .safetensors, .onnx) or --weights random"
@@ -95,7 +97,8 @@ def _tensors(path: Path, value: object) -> dict[str, Tensor]:
             key = key.removeprefix(prefix)
         if not isinstance(tensor, Tensor):
             raise ArtifactError(f"{path}: {key!r} is not a tensor, but {_kind(tensor)}", fix=_TENSORS_ALONE)
-        usable = tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
+        known = tensor.is_floating_point() or tensor.dtype in _INDICES
+        usable = tensor.layout == torch.strided and tensor.device.type == "cpu" and known
         if not usable and not is_count(key):
             what = f"{tensor.dtype} on {tensor.device}, {tensor.layout}"
             raise ArtifactError(f"{path}: {key!r} is not plain numbers, but {what}", fix=_TENSORS_ALONE)

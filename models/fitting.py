@@ -7,9 +7,11 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import ArtifactError, SpecError
 from .catalogue import NETWORKS, Network, build
@@ -27,13 +29,34 @@ def shed(net: nn.Module) -> nn.Module:
     return net
 
 
+class _Unfilled(TorchFunctionMode):
+    """New weights stay as they are: on the meta device there is nothing to fill."""
+
+    def __torch_function__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.fill_, Tensor.zero_):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def blank(network: Network) -> nn.Module:
+    """A network of the catalogue on the meta device, in eval mode, without what serves training alone."""
+    with torch.device("meta"), _Unfilled():
+        return shed(build(network).eval())
+
+
 def fitting(
     net: nn.Module, path: Path, name: str, input_shape: tuple[int, ...], *, bgr: bool = False
 ) -> dict[str, Tensor]:
     """A file's weights under a network's keys, in float32, without the counters of batch normalization.
 
     Args:
-        net: On the meta device, in eval mode, after :func:`shed`.
+        net: In eval mode, after :func:`shed`, on any device; its own weights do not matter.
         path: A checkpoint or an ONNX graph.
         name: The network's, for messages.
         input_shape: Channels, height and width.
@@ -48,7 +71,8 @@ def fitting(
         state = _from_onnx(net, path, name, input_shape)
     else:
         state = _from_checkpoint(net, path, name)
-    whole = {key: tensor.float().contiguous() for key, tensor in state.items()}
+    want = net.state_dict()
+    whole = {key: tensor.to(want[key].dtype).contiguous() for key, tensor in state.items()}
     if bad := [key for key, tensor in whole.items() if not torch.isfinite(tensor).all()]:
         raise ArtifactError(f"{path} holds NaN or infinity in {_some(bad)}", fix="use a checkpoint from before that")
     if bgr:
@@ -65,6 +89,10 @@ def _from_checkpoint(net: nn.Module, path: Path, name: str) -> dict[str, Tensor]
     has = {key: theirs[each] for key, each in keys.items()}
     if has != form.shapes:
         raise _misfit(name, path, has, form.shapes, theirs)
+    for key, tensor in net.state_dict().items():
+        if key in keys and state[keys[key]].is_floating_point() != tensor.is_floating_point():
+            what = f"{path}: {keys[key]!r} is {state[keys[key]].dtype}, and {name} has {tensor.dtype} there"
+            raise ArtifactError(what, fix=f"name the network they belong to, or {OTHER_WAYS}")
     return {key: state[keys[key]] for key in form.shapes}
 
 
@@ -85,15 +113,10 @@ def _form(net: nn.Module) -> _Form:
     return _Form(shapes(net.state_dict()), tuple(f"{part}." for part in getattr(net, "training_only", ())))
 
 
-def _made(network: Network) -> nn.Module:
-    with torch.device("meta"):
-        return shed(build(network).eval())
-
-
 @functools.cache
 def _forms() -> Mapping[str, _Form]:
     """Those of the catalogue's networks."""
-    return {name: _form(_made(network)) for name, network in NETWORKS.items()}
+    return {name: _form(blank(network)) for name, network in NETWORKS.items()}
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -116,7 +139,7 @@ def _from_onnx(net: nn.Module, path: Path, name: str, input_shape: tuple[int, ..
 
         def same(network: Network, form: _Form) -> bool:
             alike = Counter(shape for shape in form.shapes.values() if len(shape) > 1) == kernels
-            return alike and fits(trace(_made(network), network.input_shape), graph)
+            return alike and fits(trace(blank(network), network.input_shape), graph)
 
         raise ArtifactError(e.what, fix=_whose(same) or e.fix or OTHER_WAYS) from e
     if lost := [key for key in shapes(net.state_dict()) if key not in state]:
@@ -142,7 +165,7 @@ def _misfit(name: str, path: Path, has: Shapes, needs: Shapes, theirs: Shapes) -
     fix, last = _whose(same), list(needs)[-2:]
     if not fix and wrong == last and not lists["missing"] and not lists["unknown"]:
         classes = has[last[1]][0]
-        fix = f"it answers with {classes} classes: bring the network it belongs to, as --help says of build's MODEL"
+        fix = f"it answers with {classes} classes: --labels FILE with their names, one a line"
     fix = fix or f"name the network they belong to, or {OTHER_WAYS}"
     return ArtifactError(f"{path} does not hold the weights of {name}\n  " + "\n  ".join(lines), fix=fix)
 

@@ -1,6 +1,7 @@
 """Every command, as a user calls it, on a network with random weights."""
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -184,12 +185,16 @@ def akamaster(tmp_path):
 
 
 def test_models_lists_every_network(run):
-    names = [entry["name"] for entry in run("models", "--json").value]
-    assert names[:2] == ["alexnet", "resnet18"]
-    assert "resnet1202" in names
+    value = run("models", "--json").value
+    sets = {entry["name"]: [each["name"] for each in entry["weights"]] for entry in value}
+    assert {"alexnet", "googlenet", "plain-34", "resnet1202"} <= set(sets)
+    assert sets["resnet50"] == ["IMAGENET1K_V1", "IMAGENET1K_V2"]
+    assert next(entry for entry in value if entry["name"] == "resnet1202")["arguments"] == {"depth": 1202}
     text = run("models").out
-    assert "bundled" in text
-    assert "BSD-3-Clause" in text
+    assert all(re.search(rf"(?<![\w-]){name}(?![\w-])", text) for name in sets)
+    assert re.search(r"^resnet20 +32x32 +10 +cifar10, bundled +91\.70 +Apache-2\.0$", text, re.M)
+    assert re.search(r"^ +IMAGENET1K_V2, download\.pytorch\.org +80\.86 +BSD-3-Clause$", text, re.M)
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_doctor_gives_a_reason_for_every_no(run):

@@ -224,7 +224,8 @@ def test_the_factorys_own_weights_are_trained_where_no_seed_changes_them():
     assert again.weights_sha256 == drawn.weights_sha256
 
 
-def test_weights_from_a_file_by_exact_names(tmp_path):
+def test_weights_from_a_file_by_exact_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("dlcv_deploy.models.fitting.NETWORKS", {})  # it would try the whole catalogue's
     network = own.network(f"{HERE}/small.py:Small", pre())
     state = {key: value.clone() for key, value in catalogue.build(network).state_dict().items()}
     state["head.bias"] += 1
@@ -306,3 +307,33 @@ def test_a_batch_that_becomes_a_number():
     network = own.network(f"{BAD}:Number", pre())
     with pytest.raises(ToolError, match="its batch is fixed: the code makes a number of the batch size"):
         export(network.name, catalogue.build(network), (3, 32, 32), weights_sha256="")
+
+
+TABLE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.tensor([2, 0, 1]))
+        self.register_buffer("scale", torch.tensor([1.0, 2.0, 4.0]), persistent=False)
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.fc((x.mean((2, 3)) * self.scale)[:, self.table])
+"""
+
+
+def test_tables_among_the_weights_and_values_beside_them(tmp_path):
+    (tmp_path / "net.py").write_text(TABLE)
+    network = own.network(f"{tmp_path}/net.py:Net", pre())
+    state = {**catalogue.build(network).state_dict(), "table": torch.tensor([1, 2, 0])}
+    torch.save(state, tmp_path / "w.pth")
+    loaded = own.load(network, str(tmp_path / "w.pth"))
+    assert loaded.net.table.tolist() == [1, 2, 0]
+    assert loaded.net.scale.tolist() == [1, 2, 4]
+    assert own.load(network, "random").net.table.tolist() == [2, 0, 1]
+    torch.save({**state, "table": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(ArtifactError, match=r"'table' is torch\.float32, and net-Net has torch\.int64 there"):
+        own.load(network, str(tmp_path / "w.pth"))

@@ -362,7 +362,7 @@ def test_another_number_of_classes(tmp_path, state):
     state["linear.weight"], state["linear.bias"] = torch.zeros(100, 64), torch.zeros(100)
     text = message(saved(tmp_path, state))
     assert "\n  2 misshapen: linear.weight (100, 64), not (10, 64), linear.bias (100,), not (10,)\n" in text
-    assert "fix: it answers with 100 classes: bring the network it belongs to" in text
+    assert "fix: it answers with 100 classes: --labels FILE with their names" in text
 
 
 def test_weights_that_are_not_finite(tmp_path, state):
