@@ -30,7 +30,7 @@ def shed(net: nn.Module) -> nn.Module:
 
 
 class _Unfilled(TorchFunctionMode):
-    """New weights stay as they are: on the meta device there is nothing to fill."""
+    """New weights stay as they are: on the meta device there is nothing to fill, and imports of seconds to save."""
 
     def __torch_function__(
         self,
@@ -39,7 +39,8 @@ class _Unfilled(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.fill_, Tensor.zero_):
+        fills = func in (Tensor.fill_, Tensor.zero_, Tensor.normal_, Tensor.uniform_)
+        if fills or getattr(func, "__module__", "") == torch.nn.init.__name__:
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 

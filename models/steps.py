@@ -62,11 +62,12 @@ def trace(net: nn.Module, input_shape: tuple[int, ...]) -> Step:
     """The step that gives a network's answer.
 
     Args:
-        net: In eval mode, on the meta device, where nothing is computed.
+        net: In eval mode; on the meta device nothing is computed.
         input_shape: Of one image: channels, height, width.
     """
     recorder = _Recorder(net)
-    image = torch.empty(1, *input_shape, device="meta")
+    device = next((tensor.device for tensor in net.state_dict().values()), None)
+    image = torch.zeros(1, *input_shape, device=device)
     recorder.add(image, Step("input", "input"))
     with torch.no_grad(), recorder:
         answer = net(image)

@@ -22,7 +22,7 @@ except ModuleNotFoundError as e:
 from torch import Tensor, nn
 
 from .checkpoint import OTHER_WAYS, is_count
-from .fitting import fitting, shed
+from .fitting import blank, fitting, shed
 from .layouts import check_config
 
 RANDOM_SEED = 20
@@ -141,8 +141,7 @@ def _random(network: Network) -> LoadedWeights:
 def _loaded(
     network: Network, path: Path, *, source: str, licence: str, accuracy: str, bgr: bool = False
 ) -> LoadedWeights:
-    with torch.device("meta"):
-        net = shed(build(network).eval())
+    net = shed(build(network).eval()) if network.code_sha256 else blank(network)  # the user's own may hold more
     whole = fitting(net, path, network.name, network.input_shape, bgr=bgr)
     check_config(path, dict(network.arguments))
     counts = {key: torch.zeros((), dtype=torch.int64) for key in net.state_dict() if is_count(key)}
