@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -145,17 +145,20 @@ def _common(a, b, row):
 LATTICE = hnp.arrays(np.float64, (14, 3), elements=st.integers(-3, 3).map(float))
 
 
+@settings(max_examples=30)
 @given(LATTICE, LATTICE)
 def test_ties_are_counted_as_defined(a, b):
     want = 100 * sum(_common(a, b, row) for row in range(14)) / (NEAREST * 14)
     assert neighbours_percent(a, b) == pytest.approx(want)
 
 
+@settings(max_examples=30)
 @given(LATTICE, LATTICE, st.permutations(range(14)))
 def test_the_order_of_the_images_does_not_matter(a, b, order):
     assert neighbours_percent(a[order], b[order]) == pytest.approx(neighbours_percent(a, b))
 
 
+@settings(max_examples=30)
 @given(LATTICE, LATTICE, st.integers(0, 2**32 - 1), st.sampled_from([0.125, 4.0]))
 def test_turning_moving_and_scaling_all_vectors_does_not_matter(a, b, seed, scale):
     rng = np.random.default_rng(seed)
@@ -165,6 +168,7 @@ def test_turning_moving_and_scaling_all_vectors_does_not_matter(a, b, seed, scal
     assert neighbours_percent(b, moved) == pytest.approx(100)
 
 
+@settings(max_examples=30)
 @given(LATTICE, LATTICE)
 def test_agreement_is_a_share_and_the_same_from_either_side(a, b):
     found = neighbours_percent(a, b)
@@ -180,6 +184,13 @@ def test_vectors_that_are_all_the_same_agree_entirely():
     assert neighbours_percent(crowd, other) == pytest.approx(
         100 * sum(_common(crowd, other, row) for row in range(24)) / (NEAREST * 24)
     )
+
+
+@pytest.mark.parametrize(("images", "length", "copies"), [(5, 129, 7), (1, 513, 23), (2, 1000, 13)])
+def test_copies_of_an_image_are_equally_near_however_their_products_round(images, length, copies):
+    rng = np.random.default_rng(0)
+    crowd = np.repeat(rng.normal(10, 1, (images, length)), copies, axis=0)[rng.permutation(images * copies)]
+    assert neighbours_percent(crowd, np.ascontiguousarray(crowd[:, ::-1])) == pytest.approx(100)
 
 
 def test_too_few_images_have_no_neighbours_to_speak_of():
