@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.fx import Node
 
-_CALLERS = ("dlcv_deploy.export", "dlcv_deploy.reference", "dlcv_deploy.models.outputs")
-_CALLERS += tuple(f"dlcv_deploy.models.{name}" for name in ("catalogue", "factory", "own", "trial"))
+_CALLERS = (
+    *("dlcv_deploy.export", "dlcv_deploy.reference"),
+    *(f"dlcv_deploy.models.{name}" for name in ("catalogue", "factory", "outputs", "own", "trial")),
+)
 """This tool's modules that call a network's code, and are no part of it."""
 _LIBRARIES = ("torch", "importlib", "contextlib", "functools")
 
