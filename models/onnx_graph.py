@@ -146,8 +146,12 @@ class _Graph:
         inputs = [onnx.helper.make_empty_tensor_value_info(each) for each in values]
         graph = onnx.helper.make_graph([node], "constant", inputs, [onnx.helper.make_empty_tensor_value_info(name)])
         model = onnx.helper.make_model(graph, opset_imports=self._opsets)
-        answer: np.ndarray[Any, Any] = ReferenceEvaluator(model).run([name], values)[0]
-        return answer
+        try:
+            answers: Any = ReferenceEvaluator(model).run([name], values)
+        except (LookupError, TypeError, ValueError, RuntimeError) as e:
+            what = f"{name}, which {node.op_type} makes from constants, cannot be computed"
+            raise ArtifactError(f"{self.path}: {what}: {e}", fix="copy or export it again") from e
+        return np.asarray(answers[0])
 
     def _weight(self, node: onnx.NodeProto, index: int) -> np.ndarray[Any, Any] | None:
         """A constant input of a node; None where it has none."""

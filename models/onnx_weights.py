@@ -168,7 +168,7 @@ def _settings(step: Step, size: tuple[int, ...]) -> dict[str, Any]:
     if step.op not in ("conv", "maxpool"):
         return about
     begin, end, answer = zip(*(_placed(about, axis, extent) for axis, extent in enumerate(size)), strict=True)
-    shown = {key: about[key] for key in ("kernel", "strides", "dilations", "groups") if key in about}
+    shown: dict[str, Any] = {key: about[key] for key in ("kernel", "strides", "dilations", "groups") if key in about}
     if step.op == "conv":
         return {**shown, "pads": (*begin, *end)}
     return {**shown, "pads": begin, "map": answer}

@@ -77,11 +77,11 @@ def trace(net: nn.Module, input_shape: tuple[int, ...]) -> Step:
 _PASSED = {"view", "_unsafe_view", "alias", "detach", "clone", "dropout", "squeeze", "unsqueeze", "contiguous"}
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     """Turns each call of PyTorch's operators into a step."""
 
     def __init__(self, net: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.steps: dict[int, Step] = {}
         self._keys = {id(tensor): key for key, tensor in net.state_dict(keep_vars=True).items()}
         self._kept: list[Tensor] = []  # alive, so that no other tensor takes their id
@@ -150,7 +150,8 @@ class _Recorder(TorchDispatchMode):
         return dc.replace(layer, shape=layer.shape[::-1])
 
     def _max_pool2d_with_indices(self, name: str, inputs: tuple[Step, ...], *args: Any) -> Step:  # noqa: ANN401
-        x, kernel, strides, pads, dilations, ceil = (*args, *(None, (), (0, 0), (1, 1), False)[len(args) - 1 :])
+        left_out: tuple[Any, ...] = ((), (0, 0), (1, 1), False)
+        x, kernel, strides, pads, dilations, ceil = (*args, *left_out[len(args) - 2 :])
         about = {
             "kernel": tuple(kernel),
             "strides": tuple(strides) or tuple(kernel),

@@ -383,6 +383,15 @@ def test_missing_initializers_are_named(saved):
     )
 
 
+def test_constants_that_cannot_be_computed(saved):
+    model = dense_as_matmul(zoo.resnet(small_resnet()))
+    (node,) = [node for node in model.graph.node if node.op_type == "Transpose"]
+    node.attribute[0].ints[:] = [3, 0]
+    assert f"{node.output[0]}, which Transpose makes from constants, cannot be computed" in refusal(
+        small_resnet(), saved(model)
+    )
+
+
 def test_a_quantized_graph(saved):
     text = refusal(small_resnet(), saved(onnx.load_model_from_string(models.net_int8())))
     assert "is quantized (DequantizeLinear " in text

@@ -15,12 +15,15 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import save, save_file  # noqa: E402
 
+from dlcv_deploy.bundle import Bundle, Manifest  # noqa: E402
 from dlcv_deploy.digest import sha256_file  # noqa: E402
 from dlcv_deploy.errors import ArtifactError, SpecError  # noqa: E402
 from dlcv_deploy.models import catalogue, weights  # noqa: E402
 from dlcv_deploy.models.catalogue import NETWORKS, WEIGHT_SETS, network  # noqa: E402
 from dlcv_deploy.models.checkpoint import read_state  # noqa: E402
 from dlcv_deploy.models.weights import load, weights_sha256  # noqa: E402
+from dlcv_deploy.proof import original  # noqa: E402
+from dlcv_deploy.types import TensorSpec  # noqa: E402
 
 DATA = Path(os.environ.get("DLCV_DATA") or Path(__file__).parents[3] / "shared" / "data")
 RESNET20 = network("resnet20")
@@ -309,6 +312,32 @@ def test_bgr_weights_are_turned(tmp_path, state, random):
     assert turned.weights_sha256 != random.weights_sha256
     assert turned.source == f"{path}, turned from BGR to RGB"
     assert turned.choice == path
+
+
+def test_a_bundle_remembers_that_its_weights_were_turned(tmp_path, state):
+    found = load(RESNET20, saved(tmp_path, state), bgr=True)
+    manifest = Manifest(
+        model="resnet20",
+        precision="fp32",
+        weights=found.choice,
+        bgr=True,
+        weights_sha256=found.weights_sha256,
+        trained=True,
+        preprocess=RESNET20.preprocess,
+        inputs=(TensorSpec("input", (3, 32, 32)),),
+        outputs=(TensorSpec("logits", (10,)),),
+        classes=10,
+        engines={},
+        build_key="k",
+        tool_version="0",
+    )
+    image = np.ones((1, 3, 32, 32), np.float32)
+    image[:, 0] = 0
+    with original(Bundle(tmp_path, manifest), None) as session, torch.inference_mode():
+        answer = session.run({"input": image})["logits"]
+        assert np.array_equal(answer, found.net(torch.from_numpy(image)).numpy())
+    with pytest.raises(ArtifactError, match="was built from other weights"):
+        original(Bundle(tmp_path, dc.replace(manifest, bgr=False)), None)
 
 
 @pytest.mark.parametrize("choice", [None, "random", "cifar10"])
