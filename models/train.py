@@ -70,7 +70,7 @@ RECIPES = {
     # 28 epochs for some 40 minutes on 2 cores
     "alexnet-short": Recipe(11_000, 5e-4, True, ((0, 0.05), (11_000, 0.0)), linear=True, warmup=400, colour=0.1),
     # batch normalization stands a higher rate than the GoogLeNet paper's, and so needs few epochs
-    "googlenet": Recipe(4_500, 5e-4, True, ((0, 0.1), (4_500, 0.0)), linear=True, warmup=400),
+    "googlenet": Recipe(4_200, 5e-4, True, ((0, 0.1), (4_200, 0.0)), linear=True, warmup=400),
 }
 
 
