@@ -50,7 +50,8 @@ def make(factory: str, seed: int = SEED) -> tuple[nn.Module, str]:
     if file is not None and not file.is_file():
         raise ArtifactError(f"there is no file {file}", fix="name it as FILE.py:factory, from where you are")
     with _contained(file, seed) as known:
-        module = _package(place) if file is None else _execute(file)
+        with _importing(place):
+            module = importlib.import_module(place) if file is None else _execute(file)
         call = _callable(module, name, shown)
         with theirs(f"{shown} raised", fix="mend the factory; it must work without arguments"):
             made = call()
@@ -135,14 +136,7 @@ def _execute(file: Path) -> ModuleType:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and the like look their module up
-    with _importing(str(file)):
-        exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
-    return module
-
-
-def _package(name: str) -> ModuleType:
-    with _importing(name):
-        module = importlib.import_module(name)
+    exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
     return module
 
 
