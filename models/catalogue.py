@@ -126,6 +126,22 @@ _NETWORKS = (
 NETWORKS = {network.name: network for network in _NETWORKS}
 
 
+def _bundled(network: str, recipe: str, sha256: str, top1: float) -> WeightSet:
+    return WeightSet(
+        network=network,
+        name="cifar10",
+        file=f"{network}.safetensors",
+        url="",
+        sha256=sha256,
+        licence="Apache-2.0",
+        source=f"trained by this project on CIFAR-10 (dlcv_deploy.models.train, recipe {recipe}, seed 1)",
+        top1=top1,
+        top5=None,
+        conditions="the 10,000 CIFAR-10 test images, one crop",
+        preprocess=CIFAR10,
+    )
+
+
 def _torchvision(
     network: str,
     stem: str,
@@ -155,18 +171,9 @@ def _torchvision(
 _V2 = ("IMAGENET1K_V2", dc.replace(IMAGENET, canvas=232))
 _HALF = dc.replace(IMAGENET, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _WEIGHT_SETS = (
-    WeightSet(
-        network="resnet20",
-        name="cifar10",
-        file="resnet20.safetensors",
-        url="",
-        sha256="5464e1e8e5ef77559b72430f58ba30f2dada6b63052afb27254900877effe11d",
-        licence="Apache-2.0",
-        source="trained by this project on CIFAR-10 (dlcv_deploy.models.train, recipe resnet-short, seed 1)",
-        top1=91.70,
-        top5=None,
-        conditions="the 10,000 CIFAR-10 test images, one crop",
-        preprocess=CIFAR10,
+    _bundled("resnet20", "resnet-short", "5464e1e8e5ef77559b72430f58ba30f2dada6b63052afb27254900877effe11d", 91.70),
+    _bundled(
+        "alexnet-cifar10", "alexnet-short", "ad67705d61857775897589b6cb5425b27723f2a9af120afa1869ffdffa494b4e", 86.79
     ),
     _torchvision("alexnet-torchvision", "alexnet-owt", "7be5be79", 56.522, 79.066),
     # trained with TensorFlow's normalization, which torchvision puts into the network (transform_input)
