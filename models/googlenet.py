@@ -101,12 +101,12 @@ class GoogLeNet(nn.Module):
         x = F.max_pool2d(self.conv1(x), 3, 2, ceil_mode=True)  # (N, 64, 56, 56)
         x = self.norm2(self.conv3(self.conv2(self.norm1(x))))  # (N, 192, 56, 56)
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)  # (N, 192, 28, 28)
-        x = self.inception3b(self.inception3a(x))  # (N, 480, 28, 28)
+        x = _through(self, x, "3a", "3b")  # (N, 480, 28, 28)
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)  # (N, 480, 14, 14)
-        a = self.inception4a(x)  # (N, 512, 14, 14)
-        d = self.inception4d(self.inception4c(self.inception4b(a)))  # (N, 528, 14, 14)
-        x = F.max_pool2d(self.inception4e(d), self._last_pool, 2, ceil_mode=True)  # (N, 832, 7, 7)
-        x = self.inception5b(self.inception5a(x))  # (N, 1024, 7, 7)
+        a = _through(self, x, "4a")  # (N, 512, 14, 14)
+        d = _through(self, a, "4b", "4c", "4d")  # (N, 528, 14, 14)
+        x = F.max_pool2d(_through(self, d, "4e"), self._last_pool, 2, ceil_mode=True)  # (N, 832, 7, 7)
+        x = _through(self, x, "5a", "5b")  # (N, 1024, 7, 7)
         features = torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)  # (N, 1024)
         found = {"features": features, "logits": self.fc(self.dropout(features))}  # (N, classes)
         return {**found, "aux1": self.aux1(a), "aux2": self.aux2(d)} if self.training else found
@@ -138,17 +138,23 @@ class CifarGoogLeNet(nn.Module):
         """Logits and features by name."""
         x = F.max_pool2d(self.conv1(x), 3, 2, 1)  # (N, 32, 16, 16)
         x = self.conv3(self.conv2(x))  # (N, 96, 16, 16)
-        x = self.inception3b(self.inception3a(x))  # (N, 240, 16, 16)
+        x = _through(self, x, "3a", "3b")  # (N, 240, 16, 16)
         x = F.max_pool2d(x, 3, 2, 1)  # (N, 240, 8, 8)
-        x = self.inception4c(self.inception4b(self.inception4a(x)))  # (N, 256, 8, 8)
-        x = self.inception4e(self.inception4d(x))  # (N, 416, 8, 8)
+        x = _through(self, x, "4a", "4b", "4c", "4d", "4e")  # (N, 416, 8, 8)
         x = F.max_pool2d(x, 3, 2, 1)  # (N, 416, 4, 4)
-        x = self.inception5b(self.inception5a(x))  # (N, 512, 4, 4)
+        x = _through(self, x, "5a", "5b")  # (N, 512, 4, 4)
         features = torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)  # (N, 512)
         return {"features": features, "logits": self.fc(features)}  # (N, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.outputs(x)["logits"]
+
+
+def _through(net: nn.Module, x: Tensor, *names: str) -> Tensor:
+    """One Inception module after another."""
+    for name in names:
+        x = getattr(net, f"inception{name}")(x)
+    return x
 
 
 def _initialize(net: nn.Module) -> None:

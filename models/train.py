@@ -50,7 +50,7 @@ class Recipe:
         """Learning rate of one step, counted from 0, after so many divisions by 10."""
         at, rates = zip(*self.rates, strict=True)
         if not self.linear:
-            return float(rates[int(np.searchsorted(at, step, side="right")) - 1]) / 10**drops
+            return float(rates[int(np.searchsorted(at, step, side="right")) - 1]) / float(10**drops)
         peak = self.rates[0][1]
         return float(min(peak * (step + 1) / max(self.warmup, 1), np.interp(step, at, rates)))
 
@@ -104,7 +104,8 @@ def colour_basis(images: Tensor) -> Tensor:
     """Columns are the eigenvectors of the covariance of all RGB values in [0, 1], each times its eigenvalue: (3, 3)."""
     pixels = images.reshape(-1, 3).double() / 255
     values, vectors = torch.linalg.eigh(torch.cov(pixels.T))
-    return (vectors * values).float()
+    basis: Tensor = (vectors * values).float()
+    return basis
 
 
 def colour_shift(basis: Tensor, count: int, std: float) -> Tensor:

@@ -97,7 +97,8 @@ def _guarded(onnx: bytes) -> bytes:
 
     from ..graph.guard import guard_concat
 
-    return guard_concat(load_model_from_string(onnx)).SerializeToString()
+    guarded: bytes = guard_concat(load_model_from_string(onnx)).SerializeToString()
+    return guarded
 
 
 def _compiled(ov: Any, model: Any) -> Any:  # noqa: ANN401 - an untyped package

@@ -25,7 +25,7 @@ def guard_concat(model: ModelProto) -> ModelProto:
     nodes: list[NodeProto] = []
     for node in new.graph.node:
         if is_op(node, "QuantizeLinear") and _from_concat(at, node.input[0]):
-            scale = at.array(node.input[1])
+            scale = at.array(node.input[1]).astype(np.float64)
             own = f"{node.output[0]}_clip"
             for name, steps in ((f"{own}_min", _LOW), (f"{own}_max", _TOP)):
                 new.graph.initializer.append(initializer(name, np.asarray(steps * scale, np.float32)))
