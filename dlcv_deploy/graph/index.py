@@ -61,7 +61,7 @@ def taps(graph: GraphProto) -> frozenset[str]:
     return frozenset(n.output[0] for n in graph.node if is_op(n, "Identity") and n.output[0] in further)
 
 
-def index(graph: GraphProto, *, without: AbstractSet[str] = frozenset()) -> Index:
+def index(graph: GraphProto, *, without: frozenset[str] = frozenset()) -> Index:
     """Look a graph over, as if it did not return the outputs ``without`` (``taps``, or a part of them).
 
     Raises:
