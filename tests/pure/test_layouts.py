@@ -55,6 +55,12 @@ def test_each_key_finds_its_place(layout, name):
     assert renamed(theirs, wanted) == theirs
 
 
+def test_two_keys_never_become_one():
+    """A block within a network has names that look like a whole network in a wrapper."""
+    keys = ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight"]
+    assert renamed(keys, ["conv1.weight", "conv2.weight"]) == {key: key for key in keys}
+
+
 def test_hugging_faces_keys_one_by_one():
     """As transformers' modeling_resnet.py names its modules."""
     published = {

@@ -384,6 +384,14 @@ def test_a_part_that_was_not_asked_for(server):
     assert kept() == []
 
 
+def test_wrong_content_after_what_an_earlier_run_left(server):
+    begun(CONTENT[:1000])
+    with pytest.raises(ArtifactError, match="/wrong served something else"):
+        download(server.url + "/wrong", "w.pth", SHA)
+    assert len(server.asked) == 1
+    assert kept() == []
+
+
 def test_an_error_keeps_what_an_earlier_run_left(server):
     part = begun(CONTENT[:1000])
     with pytest.raises(ArtifactError, match="404"):
