@@ -96,8 +96,8 @@ def _quiet() -> Iterator[None]:
 
 def _untraceable(name: str, net: nn.Module, error: Exception) -> ToolError:
     """Why torch.export refused: where, and in words."""
-    from .models import where
     from .models.outputs import Selected
+    from .models.own import where
 
     said, log = str(error), ""
     if "data-dependent" in said:
@@ -115,8 +115,8 @@ def _untraceable(name: str, net: nn.Module, error: Exception) -> ToolError:
 
 def _untranslatable(name: str, net: nn.Module, error: Exception) -> ToolError:
     """Which operator has no ONNX, and which line of the network's code it is from."""
-    from .models import where
     from .models.outputs import Selected
+    from .models.own import where
 
     cause = error.__cause__ or error
     node = where.traced(cause)

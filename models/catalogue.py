@@ -213,7 +213,7 @@ def build(network: Network) -> nn.Module:
     except ModuleNotFoundError as e:
         raise missing_torch(e) from e
     if network.code_sha256:
-        from .factory import make
+        from .own.factory import make
 
         return make(network.factory)[0]
     module, _, name = network.factory.partition(":")

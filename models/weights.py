@@ -21,9 +21,9 @@ except ModuleNotFoundError as e:
     raise missing_torch(e) from e
 from torch import Tensor, nn
 
-from .checkpoint import OTHER_WAYS, is_count
-from .fitting import blank, fitting, shed
-from .layouts import check_config
+from .importers.checkpoint import OTHER_WAYS, is_count
+from .importers.fitting import blank, fitting, shed
+from .importers.layouts import check_config
 
 RANDOM_SEED = 20
 

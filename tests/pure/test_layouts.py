@@ -10,8 +10,8 @@ from safetensors.torch import save_file  # noqa: E402
 
 from dlcv_deploy.errors import ArtifactError  # noqa: E402
 from dlcv_deploy.models.catalogue import network  # noqa: E402
-from dlcv_deploy.models.fitting import blank, fitting, shapes  # noqa: E402
-from dlcv_deploy.models.layouts import check_config, renamed  # noqa: E402
+from dlcv_deploy.models.importers.fitting import blank, fitting, shapes  # noqa: E402
+from dlcv_deploy.models.importers.layouts import check_config, renamed  # noqa: E402
 from dlcv_deploy.models.weights import load, weights_sha256  # noqa: E402
 
 

@@ -16,7 +16,7 @@ from torch import nn  # noqa: E402
 from dlcv_deploy.errors import ArtifactError  # noqa: E402
 from dlcv_deploy.models.alexnet import AlexNet  # noqa: E402
 from dlcv_deploy.models.catalogue import build, network  # noqa: E402
-from dlcv_deploy.models.fitting import fitting, shed  # noqa: E402
+from dlcv_deploy.models.importers.fitting import fitting, shed  # noqa: E402
 from dlcv_deploy.models.resnet import ImageNetResNet  # noqa: E402
 from dlcv_deploy.models.weights import load  # noqa: E402
 

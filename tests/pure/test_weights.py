@@ -20,7 +20,7 @@ from dlcv_deploy.digest import sha256_file  # noqa: E402
 from dlcv_deploy.errors import ArtifactError, SpecError  # noqa: E402
 from dlcv_deploy.models import catalogue, weights  # noqa: E402
 from dlcv_deploy.models.catalogue import NETWORKS, WEIGHT_SETS, network  # noqa: E402
-from dlcv_deploy.models.checkpoint import read_state  # noqa: E402
+from dlcv_deploy.models.importers.checkpoint import read_state  # noqa: E402
 from dlcv_deploy.models.weights import load, weights_sha256  # noqa: E402
 from dlcv_deploy.proof import original  # noqa: E402
 from dlcv_deploy.types import TensorSpec  # noqa: E402

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import SpecError
-from ..progress import Progress, silent
-from ..spec import BuildSpec, nearest, own_name
-from ..types import Preprocess
-from .catalogue import IMAGENET, Network, build, missing_torch
+from ...errors import SpecError
+from ...progress import Progress, silent
+from ...spec import BuildSpec, nearest, own_name
+from ...types import Preprocess
+from ..catalogue import IMAGENET, Network, build, missing_torch
 
 try:
     import torch
@@ -16,10 +16,10 @@ except ModuleNotFoundError as e:
     raise missing_torch(e) from e
 from torch import Tensor, nn
 
-from . import weights
+from .. import weights
+from ..untrained import randomize
 from .factory import SEED, make
 from .trial import classes_of, outputs_of
-from .untrained import randomize
 
 SMALL = 64
 """Inputs up to this side are of images of that very size, as in CIFAR-10; larger ones are cut from photographs."""

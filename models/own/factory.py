@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..digest import digest, sha256
-from ..errors import ArtifactError, DeployError, SpecError
-from ..spec import nearest
+from ...digest import digest, sha256
+from ...errors import ArtifactError, DeployError, SpecError
+from ...spec import nearest
 from . import where
 
 SEED = 20

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import ArtifactError, SpecError
-from .catalogue import NETWORKS, Network, build
+from ...errors import ArtifactError, SpecError
+from ..catalogue import NETWORKS, Network, build
 from .checkpoint import OTHER_WAYS, check_file, is_count, read_state
 from .layouts import other_form, renamed
 

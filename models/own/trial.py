@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import SpecError
+from ...errors import SpecError
 from . import where
 from .factory import theirs
 

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped, 
 from onnx import external_data_helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ..errors import ArtifactError
+from ...errors import ArtifactError
 from .steps import Step
 
 _FLOATS = "save it with float32 weights"

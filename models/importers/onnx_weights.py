@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArtifactError
+from ...errors import ArtifactError
 from .steps import Step, walk
 
 _SHOWN = 5
@@ -30,7 +30,7 @@ def weights_of(path: Path, network: str, net: Step, graph: tuple[Step, ...]) -> 
         path: The graph's file, for messages.
         network: Its name, likewise.
         net: What the network computes.
-        graph: From :func:`~dlcv_deploy.models.onnx_graph.read_graph`.
+        graph: From :func:`~dlcv_deploy.models.importers.onnx_graph.read_graph`.
 
     Raises:
         ArtifactError: Something differs, which is named, or two matches are possible.

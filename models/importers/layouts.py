@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from ..errors import ArtifactError
+from ...errors import ArtifactError
 
 Rename = Callable[[str], str]
 

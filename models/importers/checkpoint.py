@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import ArtifactError, SpecError
+from ...errors import ArtifactError, SpecError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
 _INDICES = (torch.int64, torch.int32, torch.bool)
