@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _CALLERS = (
     *("dlcv_deploy.export", "dlcv_deploy.reference"),
-    *(f"dlcv_deploy.models.{name}" for name in ("catalogue", "factory", "outputs", "own", "trial")),
+    *(f"dlcv_deploy.models.{name}" for name in ("catalogue", "outputs", "own", "own.factory", "own.trial")),
 )
 """This tool's modules that call a network's code, and are no part of it."""
 _LIBRARIES = ("torch", "importlib", "contextlib", "functools")
