@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ToolError
+from ..errors import SpecError, ToolError
 from ..isolate import isolated
 from ..types import Ability, CompileOptions, Dim, Engine, TensorSpec
 from . import optional
@@ -93,11 +93,16 @@ def convert(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[s
 
 
 def _guarded(onnx: bytes) -> bytes:
+    """The graph as OpenVINO computes it right; what is no graph is its own to refuse."""
+    from google.protobuf.message import DecodeError
     from onnx import load_model_from_string
 
     from ..graph.guard import guard_concat
 
-    guarded: bytes = guard_concat(load_model_from_string(onnx)).SerializeToString()
+    try:
+        guarded: bytes = guard_concat(load_model_from_string(onnx)).SerializeToString()
+    except (DecodeError, SpecError):
+        return onnx
     return guarded
 
 

@@ -227,7 +227,7 @@ def test_the_factorys_own_weights_are_trained_where_no_seed_changes_them():
 
 
 def test_weights_from_a_file_by_exact_names(tmp_path, monkeypatch):
-    monkeypatch.setattr("dlcv_deploy.models.importers.fitting.NETWORKS", {})  # it would try the whole catalogue's
+    monkeypatch.setattr("dlcv_deploy.models.importers.fitting._forms", dict)  # it would try the whole catalogue's
     network = own.network(f"{HERE}/small.py:Small", pre())
     state = {key: value.clone() for key, value in catalogue.build(network).state_dict().items()}
     state["head.bias"] += 1
