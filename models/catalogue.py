@@ -175,7 +175,9 @@ _WEIGHT_SETS = (
     _bundled(
         "alexnet-cifar10", "alexnet-short", "ad67705d61857775897589b6cb5425b27723f2a9af120afa1869ffdffa494b4e", 86.79
     ),
-    _bundled("googlenet-cifar10", "googlenet", "00cdddf71f748b45772f8607c22b447be13e30472ef88d99804e9aaf0b6331a2", 87.50),
+    _bundled(
+        "googlenet-cifar10", "googlenet", "00cdddf71f748b45772f8607c22b447be13e30472ef88d99804e9aaf0b6331a2", 87.50
+    ),
     _torchvision("alexnet-torchvision", "alexnet-owt", "7be5be79", 56.522, 79.066),
     # trained with TensorFlow's normalization, which torchvision puts into the network (transform_input)
     _torchvision("googlenet-torchvision", "googlenet", "1378be20", 69.778, 89.530, preprocess=_HALF),

@@ -94,7 +94,7 @@ def convert(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[s
 
 def _guarded(onnx: bytes) -> bytes:
     """The graph as OpenVINO computes it right; what is no graph is its own to refuse."""
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
     from onnx import load_model_from_string
 
     from ..graph.guard import guard_concat
