@@ -6,6 +6,7 @@ import dataclasses as dc
 import os
 import pickletools
 import tarfile
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,10 @@ def plain(data: bytes) -> Any:  # noqa: ANN401
         ValueError: Anything else is in it, or it is damaged.
     """
     try:
-        return _interpret(data)
-    except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as e:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an invalid escape in a text is damage too
+            return _interpret(data)
+    except (IndexError, KeyError, TypeError, AttributeError, OverflowError, Warning) as e:
         raise ValueError(f"a damaged pickle ({type(e).__name__})") from e
 
 

@@ -9,7 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlcv_deploy.calibration import cifar10
@@ -184,7 +184,8 @@ def test_no_bytes_do_anything_but_be_refused_or_read(data):
 SMALL = python2(batch(2))
 
 
-@given(st.integers(0, len(SMALL) - 1), st.integers(0, 255))
+@example(at=92, byte=ord("\\"))  # an escape that there is not
+@given(at=st.integers(0, len(SMALL) - 1), byte=st.integers(0, 255))
 def test_an_altered_batch_is_read_or_refused(at, byte):
     data = SMALL[:at] + bytes([byte]) + SMALL[at + 1 :]
     try:
