@@ -67,7 +67,7 @@ RECIPES = {
     ),
     # section 5 of the AlexNet paper: about 90 epochs at most, three divisions of the rate
     "alexnet": Recipe(31_500, 5e-4, False, ((0, 0.01),), held_out=5000, patience=5, colour=0.1),
-    # 28 epochs for some 40 minutes on 2 cores
+    # 28 epochs, with a rate that falls all the way
     "alexnet-short": Recipe(11_000, 5e-4, True, ((0, 0.05), (11_000, 0.0)), linear=True, warmup=400, colour=0.1),
     # batch normalization stands a higher rate than the GoogLeNet paper's, and so needs few epochs
     "googlenet": Recipe(4_200, 5e-4, True, ((0, 0.1), (4_200, 0.0)), linear=True, warmup=400),
