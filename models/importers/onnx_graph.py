@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses as dc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -294,16 +295,24 @@ def _linear(
     return Step("linear", _name(node), inputs, {}, {"weight": weight, "bias": whole}, weight.shape)
 
 
-def _window(about: dict[str, Any], kernel: tuple[int, ...]) -> dict[str, Any]:
-    """How a window moves, by the names that PyTorch's steps have; the standard's defaults where nothing is said."""
+def _window(about: dict[str, Any], kernel: Sequence[int]) -> dict[str, Any]:
+    """How a window moves, by the names that PyTorch's steps have; the standard's defaults where nothing is said.
+
+    Raises:
+        ValueError: Not one number for each axis, or one that moves no window.
+    """
     axes = len(kernel)
-    return {
+    window = {
         "kernel": tuple(kernel),
         "strides": tuple(about.get("strides", [1] * axes)),
         "pads": tuple(about.get("pads", [0] * 2 * axes)),
         "dilations": tuple(about.get("dilations", [1] * axes)),
-        "auto_pad": about.get("auto_pad", b"NOTSET").decode(),
     }
+    for key, numbers in window.items():
+        count, least = (2 * axes, 0) if key == "pads" else (axes, 1)
+        if len(numbers) != count or not all(isinstance(n, int) and n >= least for n in numbers):
+            raise ValueError(f"{key} {list(numbers)} for a window over {axes} axes")
+    return {**window, "auto_pad": about.get("auto_pad", b"NOTSET").decode()}
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -418,6 +418,25 @@ def test_steps_that_no_network_has(saved):
     )
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("pads", [0, 0, 0]), ("pads", [0, 0, 0, -1]), ("strides", [0, 1]), ("strides", [1]), ("dilations", [1, 1, 1])],
+)
+def test_a_window_that_does_not_move(saved, attribute, value):
+    """One number an axis, or two for padding; a stride of nothing would divide by zero."""
+
+    def change(node):
+        if node.op_type == "MaxPool":
+            kept = [each for each in node.attribute if each.name != attribute]
+            del node.attribute[:]
+            node.attribute.extend([*kept, helper.make_attribute(attribute, value)])
+        return [node]
+
+    text = refusal(small_resnet(), saved(rewritten(zoo.resnet(small_resnet()), change)))
+    assert f"(MaxPool) is not as the standard has it: {attribute} {value} for a window over 2 axes" in text
+    assert "fix: copy or export it again" in text
+
+
 @pytest.mark.parametrize("content", [b"\x00" * 9, b"no graph at all" * 9, bytes(range(256)), b"\x08\x07"])
 def test_no_graph(tmp_path, content):
     (tmp_path / "w.onnx").write_bytes(content)
