@@ -1,0 +1,1 @@
+"""The LRN plugin for TensorRT: its CUDA sources, how they are built, what they are held against."""
