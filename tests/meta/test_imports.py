@@ -25,6 +25,7 @@ RANKS = [
     {"proof", "describe"},
     {"sources", "subject"},
     {"assemble", "build"},
+    {"cli_options"},
     {"cli"},
 ]
 
