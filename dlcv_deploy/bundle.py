@@ -7,7 +7,8 @@
               calibration.json   the table, for INT8
               report.json, report.md
 
-A file that an engine shares with the bundle (ONNX Runtime runs ``model.onnx`` itself) is there once.
+A file that an engine shares with the bundle (ONNX Runtime runs ``model.onnx`` itself) or with another engine (the
+plugin's library) is there once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from .atomic import write_folder
 from .digest import sha256, sha256_file
 from .errors import ArtifactError, SpecError
-from .types import Dim, Engine, ExportedModel, Precision, Preprocess, TensorSpec
+from .types import Dim, Engine, ExportedModel, PluginNeed, Precision, Preprocess, TensorSpec
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
@@ -36,7 +37,7 @@ class Manifest:
     ``code_sha256`` the digest of that code.
 
     ``engines`` maps a backend to its target, version, notes, batch sizes and files: the name for the vendor, and the
-    path in the bundle.
+    path in the bundle. An engine that calls a plugin has an entry ``plugin`` besides, the fields of ``PluginNeed``.
     ``build_key`` names the inputs of the build: two bundles with one key hold the same thing.
     """
 
@@ -80,6 +81,7 @@ class Bundle:
 
         Raises:
             SpecError: The bundle holds none for it.
+            ArtifactError: It needs a plugin's library that the bundle does not hold.
         """
         if backend not in self.manifest.engines:
             raise SpecError(
@@ -88,7 +90,13 @@ class Bundle:
             )
         entry = self.manifest.engines[backend]
         files = {name: self.read(path) for name, path in entry["files"].items()}
-        return Engine(backend, entry["target"], entry["version"], files, tuple(entry["notes"]), Dim(*entry["batch"]))
+        plugin = _plugin(entry)
+        if plugin is not None and plugin.file not in files:
+            raise ArtifactError(
+                f"{self.path.name} lacks {plugin.file}, which its engine for {backend} needs", fix="build it again"
+            )
+        notes, batch = tuple(entry["notes"]), Dim(*entry["batch"])
+        return Engine(backend, entry["target"], entry["version"], files, notes, batch, plugin)
 
 
 def write(
@@ -120,6 +128,7 @@ def write(
             "notes": list(engine.notes),
             "batch": list(dc.astuple(engine.batch)),
             "files": paths,
+            **({} if engine.plugin is None else {"plugin": _entry(engine.plugin)}),
         }
     listing = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in sorted(content.items())}
     manifest = dc.replace(manifest, engines=entries, files=listing)
@@ -157,6 +166,19 @@ def open_bundle(path: Path) -> Bundle:
     return Bundle(path, manifest)
 
 
+def _entry(plugin: PluginNeed) -> dict[str, Any]:
+    """A plugin as JSON has it."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in dc.asdict(plugin).items()}
+
+
+def _plugin(engine: Mapping[str, Any]) -> PluginNeed | None:
+    """The plugin that an engine's entry names."""
+    if "plugin" not in engine:
+        return None
+    need = engine["plugin"]
+    return PluginNeed(**{**need, "architectures": tuple(need["architectures"]), "ops": tuple(need["ops"])})
+
+
 def _manifest(document: dict[str, Any]) -> Manifest:
     if document["schema"] != SCHEMA:
         raise KeyError("schema")
@@ -165,4 +187,6 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     values["preprocess"] = Preprocess(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])})
     for side in ("inputs", "outputs"):
         values[side] = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values[side])
+    for engine in values["engines"].values():
+        _plugin(engine)  # damaged, if it raises
     return Manifest(**values)

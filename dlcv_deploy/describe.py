@@ -73,6 +73,10 @@ def describe_bundle(bundle: Bundle) -> str:
         rows.append(
             ("engine", f"{name} {engine['version']} for {engine['target']}: {', '.join(engine['files'].values())}")
         )
+        if plugin := engine.get("plugin"):
+            sm = ", ".join(f"{each / 10:.1f}" for each in plugin["architectures"])
+            made = f"for SM {sm}, built against TensorRT {plugin['tensorrt']}, SHA-256 {plugin['sha256'][:12]}"
+            rows.append(("plugin", f"{name} needs {plugin['file']} ({', '.join(plugin['ops'])}), {made}"))
     rows += [
         ("file", f"{name}, {entry['bytes']:,} bytes, SHA-256 {entry['sha256'][:12]}") for name, entry in m.files.items()
     ]

@@ -124,13 +124,32 @@ class Ability:
 
 @dc.dataclass(frozen=True, slots=True)
 class CompileOptions:
-    """What a compiler may be told. ``sm`` are GPU architectures (89 for SM 8.9), empty for the backend's default."""
+    """What a compiler may be told. ``sm`` are GPU architectures (89 for SM 8.9), empty for the backend's default.
+
+    ``plugin`` is the LRN plugin's library, for a graph with its nodes, which the two TensorRTs alone can read.
+    """
 
     batch: Dim = BATCH
     sm: tuple[int, ...] = ()
     workspace_bytes: int = 1 << 30
     timing_cache: str = ""
     timeout_s: float = 1800.0
+    plugin: bytes = dc.field(default=b"", repr=False)
+
+
+@dc.dataclass(frozen=True, slots=True)
+class PluginNeed:
+    """The LRN plugin's library that an engine calls: one of its files, and what that file says of itself.
+
+    ``tensorrt`` is the version of the headers it was compiled against, ``architectures`` the GPUs it has code for (89
+    for SM 8.9), ``ops`` the plugins that it brings.
+    """
+
+    file: str
+    sha256: str
+    tensorrt: str
+    architectures: tuple[int, ...]
+    ops: tuple[str, ...]
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -138,7 +157,7 @@ class Engine:
     """What a backend compiled: its files as the vendor's own tools read them, and what it was compiled with.
 
     ``target`` says for what in words ("CPU", "SM 8.6, 8.9"); ``notes`` are warnings worth keeping; ``batch`` are the
-    batch sizes it takes.
+    batch sizes it takes; ``plugin`` is the library without which it cannot run.
     """
 
     backend: str
@@ -147,6 +166,7 @@ class Engine:
     files: Mapping[str, bytes] = dc.field(repr=False)
     notes: tuple[str, ...] = ()
     batch: Dim = BATCH
+    plugin: PluginNeed | None = None
 
 
 @dc.dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import SpecError, ToolError
 from ..log import NativeLog, tensorrt_logger
+from ..plugin.library import FILE as PLUGIN
 from ..types import Dim
+from . import _plugin
 from .blame import refusal
 from .session import spec_of
 
@@ -35,6 +37,7 @@ _DTYPES = {
 class Trt(Protocol):
     """What is used of the module ``tensorrt`` or ``tensorrt_rtx``."""
 
+    __name__: str
     ILogger: type[tensorrt.ILogger]
     Builder: type[tensorrt.Builder]
     BuilderFlag: type[tensorrt.BuilderFlag]
@@ -44,6 +47,9 @@ class Trt(Protocol):
     Dims: type[tensorrt.Dims]
     Runtime: type[tensorrt.Runtime]
     TensorIOMode: type[tensorrt.TensorIOMode]
+    LayerType: type[tensorrt.LayerType]
+
+    def get_plugin_registry(self) -> Any: ...  # noqa: ANN401 - the stubs do not say; an IPluginRegistry
 
 
 if TYPE_CHECKING:
@@ -79,7 +85,8 @@ def build(
         trt: The module.
         tool: Its name in errors.
         request: ``batch`` as lo, opt, hi and ``workspace_bytes``.
-        files: ``model.onnx``, and ``timing.cache`` where one is to be used (it may be empty).
+        files: ``model.onnx``; ``timing.cache`` where one is to be used (it may be empty); ``libdlcv_lrn.so`` where the
+            graph has nodes of that plugin.
         engine_file: The name of the result.
         configure: See ``Configure``.
         flags: Of the network definition.
@@ -89,7 +96,7 @@ def build(
 
     Raises:
         SpecError: The graph cannot take these batch sizes.
-        ToolError: The parser or the builder refused; names the node.
+        ToolError: The parser or the builder refused, and names the node; or a plugin did not become a plugin layer.
     """
     onnx, batch, log = files[ONNX], Dim(*request["batch"]), NativeLog(tool)
     logger = tensorrt_logger(trt, log)
@@ -98,7 +105,11 @@ def build(
     except TypeError as e:  # pybind11: the factory returned a null pointer
         raise ToolError(f"{tool} gave no builder", fix="check the driver and the GPU", log=log.take_errors()) from e
     network = given(builder.create_network(flags), f"{tool} gave no network", log)
+    if PLUGIN in files:
+        _plugin.register(trt, tool, files[PLUGIN], log)
     _parse(trt, tool, network, onnx, logger, log)
+    if PLUGIN in files:
+        _plugin.check_layers(trt, tool, network, _plugin.nodes(onnx), log)
     config = given(builder.create_builder_config(), f"{tool} gave no builder configuration", log)
     target = configure(trt, config)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace_bytes"])

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ArtifactError, DeployError, ToolError
 from ..log import NativeLog, tensorrt_logger
 from ..types import Dim, Engine, TensorSpec
+from . import _plugin
 from ._cuda import Bytes, Cuda, capability
 from ._trt import Trt, dtype_of, given, sizes
 from .base import Array, Timing
@@ -41,20 +42,28 @@ class Slot:
 class DeviceSession(CheckedSession):
     """An engine on the GPU with its buffers, its stream and four events.
 
+    ``major`` is the TensorRT that a plugin's library must be built against; None where any will do.
+
     Raises:
-        ArtifactError: The engine is damaged, or was compiled by another version or for another GPU.
+        ArtifactError: The engine is damaged, or was compiled by another version or for another GPU; the library of the
+            plugin that it needs is missing, altered, or for others.
         ToolError: The runtime or CUDA failed.
     """
 
-    def __init__(self, trt: Trt, engine: Engine, engine_file: str, version: str, cuda: Cuda) -> None:
+    def __init__(
+        self, trt: Trt, engine: Engine, engine_file: str, version: str, cuda: Cuda, *, major: int | None = None
+    ) -> None:
         if engine.version != version:
             raise ArtifactError(
                 f"the {engine.backend} engine was compiled by version {engine.version}, and {version} is installed",
                 fix="build it again, or install that version",
             )
+        plugin = _plugin.of_engine(engine, major=major, sm=capability()) if engine.plugin else b""
         self._cuda, self._log, self._tool = cuda, NativeLog(engine.backend), engine.backend
         self._logger = tensorrt_logger(trt, self._log)
         self._runtime = trt.Runtime(self._logger)
+        if plugin:
+            _plugin.register(trt, self._tool, plugin, self._log)
         plan: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(file_of(engine, engine_file))
         if plan is None:
             errors = self._log.take_errors()

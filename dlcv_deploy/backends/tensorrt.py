@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingBackend, SpecError, ToolError
 from ..isolate import isolated
+from ..plugin.library import FILE as PLUGIN
 from ..types import Ability, CompileOptions, Engine
-from . import _cuda, optional
+from . import _cuda, _plugin, optional
+from ._trt import version as numbers
 from .session import CheckedSession
 
 if TYPE_CHECKING:
@@ -52,7 +54,10 @@ def compile(onnx: bytes, options: CompileOptions) -> Engine:
             f"TensorRT compiles for the GPU it runs on, SM {sm}, and not for SM {', '.join(map(str, options.sm))}",
             fix="leave --sm out, or use --target tensorrt_rtx",
         )
-    files = {"model.onnx": onnx}
+    files, library = {"model.onnx": onnx}, None
+    if options.plugin:
+        library = _plugin.served(options.plugin, major=_major(can.version), sm=(sm,))
+        files[PLUGIN] = library.data
     if options.timing_cache:
         files["timing.cache"] = _read_or_empty(Path(options.timing_cache))
     answer = isolated(
@@ -62,8 +67,8 @@ def compile(onnx: bytes, options: CompileOptions) -> Engine:
         what=TOOL,
         timeout_s=options.timeout_s,
     )
-    value = answer.value
-    return Engine(name, value["target"], can.version, answer.files, tuple(value["notes"]), options.batch)
+    made = Engine(name, answer.value["target"], can.version, answer.files, tuple(answer.value["notes"]), options.batch)
+    return made if library is None else _plugin.calling(made, library)
 
 
 def load(engine: Engine) -> CheckedSession:
@@ -73,7 +78,7 @@ def load(engine: Engine) -> CheckedSession:
     from ._trt_session import DeviceSession
 
     trt = optional.module("tensorrt", extra=EXTRA)
-    return DeviceSession(trt, engine, FILE, can.version, _cuda.device())
+    return DeviceSession(trt, engine, FILE, can.version, _cuda.device(), major=_major(can.version))
 
 
 def build(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -89,6 +94,11 @@ def build(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str
     target = f"SM {request['sm'] / 10:.1f}"
     flags = network_flags(trt, installed)
     return _trt.build(trt, TOOL, request, files, engine_file=FILE, configure=lambda *_: target, flags=flags)
+
+
+def _major(version: str) -> int | None:
+    """The first number of a version; None where it is not known."""
+    return next(iter(numbers(version)), None)
 
 
 def _read_or_empty(path: Path) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses as dc
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from ..errors import SpecError, ToolError
 from ..isolate import isolated
+from ..plugin.library import FILE as PLUGIN
 from ..types import Ability, CompileOptions, Engine
-from . import _cuda, optional
+from . import _cuda, _plugin, optional
 from .session import CheckedSession
 
 name = "tensorrt_rtx"
@@ -31,17 +33,25 @@ def compile(onnx: bytes, options: CompileOptions) -> Engine:
     """See ``Backend``."""
     can = ability()
     optional.check_compiles(name, can)
-    answer = isolated(
-        f"{__name__}:build",
-        {"batch": dc.astuple(options.batch), "workspace_bytes": options.workspace_bytes, "sm": options.sm},
-        {"model.onnx": onnx},
-        what=TOOL,
-        timeout_s=options.timeout_s,
-    )
+    files, library, env = {"model.onnx": onnx}, None, dict[str, str]()
+    with ExitStack() as stack:
+        if options.plugin:  # built against any TensorRT's headers
+            library = _plugin.served(options.plugin, major=None, sm=options.sm)
+            files[PLUGIN] = library.data
+            env = stack.enter_context(_plugin.parser_path())
+        answer = isolated(
+            f"{__name__}:build",
+            {"batch": dc.astuple(options.batch), "workspace_bytes": options.workspace_bytes, "sm": options.sm},
+            files,
+            what=TOOL,
+            timeout_s=options.timeout_s,
+            env=env,
+        )
     notes = list(answer.value["notes"])
     if options.timing_cache:
         notes.append("the timing cache was not used: TensorRT for RTX has none")
-    return Engine(name, answer.value["target"], can.version, answer.files, tuple(notes), options.batch)
+    made = Engine(name, answer.value["target"], can.version, answer.files, tuple(notes), options.batch)
+    return made if library is None else _plugin.calling(made, library)
 
 
 def load(engine: Engine) -> CheckedSession:

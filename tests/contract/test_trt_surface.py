@@ -16,7 +16,7 @@ import pytest
 import dlcv_deploy
 
 BACKENDS = Path(dlcv_deploy.__file__).parent / "backends"
-SOURCES = ("_trt.py", "_trt_session.py", "tensorrt.py", "tensorrt_rtx.py")
+SOURCES = ("_plugin.py", "_trt.py", "_trt_session.py", "tensorrt.py", "tensorrt_rtx.py")
 ONLY_BEFORE_11 = {"NetworkDefinitionCreationFlag.STRONGLY_TYPED"}  # TensorRT for RTX still has it, too
 TYPES = {  # what the sources call their objects
     "builder": "Builder",
@@ -30,6 +30,9 @@ TYPES = {  # what the sources call their objects
     "plan": "ICudaEngine",
     "_context": "IExecutionContext",
     "_runtime": "Runtime",
+    "registry": "IPluginRegistry",
+    "creator": "IPluginCreatorV3One",
+    "layer": "ILayer",
 }
 
 
@@ -73,6 +76,14 @@ def test_the_scan_sees_all_kinds():
         "ParserError.node_operator",
         "IBuilderConfig.set_timing_cache",
         "Runtime.deserialize_cuda_engine",
+        "get_plugin_registry",
+        "IPluginRegistry.load_library",
+        "IPluginRegistry.deregister_library",
+        "IPluginRegistry.all_creators",
+        "IPluginCreatorV3One.plugin_namespace",
+        "INetworkDefinition.get_layer",
+        "ILayer.type",
+        "LayerType.PLUGIN_V3",
         *ONLY_BEFORE_11,
     } <= api()
 
@@ -143,9 +154,9 @@ def check_types(need, tmp_path, request):
 
     def check(change=lambda text: text):
         package = tmp_path / "checked" / "dlcv_deploy"
-        (package / "backends").mkdir(parents=True, exist_ok=True)
-        for path in [*BACKENDS.parent.glob("*.py"), *BACKENDS.glob("*.py")]:
+        for path in [*BACKENDS.parent.glob("*.py"), *BACKENDS.glob("*.py"), *BACKENDS.parent.glob("plugin/*.py")]:
             copy = package / path.relative_to(BACKENDS.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(change(path.read_text()) if path.name in SOURCES else path.read_text())
         command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent"]
         command += ["--config-file=", f"--cache-dir={request.config.cache.mkdir('mypy')}"]
