@@ -1,4 +1,5 @@
-// The kernel's own source as a library for the host, to be called with arrays: what the proofs call.
+// The kernel's own source as a library for the host, to be called with arrays in place of device memory.
+#include "../lrn_c.cpp"
 #include "../lrn_kernel.cu"
 
 #include <ucontext.h>
@@ -109,28 +110,7 @@ void launch(dim3 grid, unsigned threads, bool together, const std::function<void
 
 }  // namespace shim
 
-// Returns what the launch returned; pool is {kernel 2, strides 2, pads 4}, or null for DlcvLRN.
-extern "C" int dlcv_host_lrn(const void* x, void* y, int format, const int* shape, int size, const float* numbers,
-                             const int* pool, int multiprocessors, int order) {
-  const dlcv::Shape s{shape[0], shape[1], shape[2], shape[3]};
-  const dlcv::LrnAttributes lrn{size, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
-  const auto kind = static_cast<dlcv::Format>(format);
-  shim::order = order;
-  if (pool == nullptr) return dlcv::lrn(x, y, kind, s, lrn, multiprocessors, nullptr);
-  const dlcv::PoolAttributes about{
-      {pool[0], pool[1]}, {pool[2], pool[3]}, {pool[4], pool[5], pool[6], pool[7]}};
-  return dlcv::lrn_max_pool(x, y, kind, s, lrn, about, multiprocessors, nullptr);
-}
-
-// What is wrong with the attributes, or null.
-extern "C" const char* dlcv_host_problem(int size, const float* numbers, const int* pool, int int8) {
-  const dlcv::LrnAttributes lrn{size, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
-  if (const char* problem = dlcv::problem_with(lrn, int8 != 0)) return problem;
-  if (pool == nullptr) return nullptr;
-  const dlcv::PoolAttributes about{
-      {pool[0], pool[1]}, {pool[2], pool[3]}, {pool[4], pool[5], pool[6], pool[7]}};
-  return dlcv::problem_with(about);
-}
+extern "C" void dlcv_host_order(int order) { shim::order = order; }
 
 // Float16 by way of float32 and back, for all that the shim claims of it.
 extern "C" void dlcv_host_halves(const std::uint16_t* halves, float* wide, const float* floats, std::uint16_t* narrow,
