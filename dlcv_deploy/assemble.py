@@ -11,27 +11,19 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .bundle import Bundle, Manifest, write
 from .digest import digest, sha256
+from .engines import Compiled
+from .lrn import Plugin
+from .proof import PACKAGES
 from .report import document
 from .report.markdown import markdown
 from .sources import Sources
 from .spec import BuildSpec
 from .stages import code_version
 from .subject import Subject
-from .types import Engine, ExportedModel, LatencyReport, LeftAlone, ParityReport, StageTime
+from .types import Engine, LatencyReport, ParityReport, StageTime
 
 if TYPE_CHECKING:
     from .calibration.table import CalibrationTable
-
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
-
-
-@dc.dataclass(frozen=True, slots=True)
-class Lowered:
-    """The graph at the precision asked for, and what was and was not changed in it."""
-
-    model: ExportedModel
-    quantized: tuple[str, ...] = ()
-    left_alone: tuple[LeftAlone, ...] = ()
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -41,14 +33,15 @@ class Made:
     subject: Subject
     sources: Sources
     table: CalibrationTable | None
-    lowered: Lowered
-    engines: tuple[Engine, ...]
+    compiled: Compiled
     parity: tuple[ParityReport, ...]
     latency: LatencyReport
     times: tuple[StageTime, ...]
 
 
-def build_key(spec: BuildSpec, subject: Subject, sources: Sources, targets: tuple[str, ...]) -> str:
+def build_key(
+    spec: BuildSpec, subject: Subject, sources: Sources, targets: tuple[str, ...], plugin: Plugin | None
+) -> str:
     """Digest of all that a bundle follows from, apart from how fast this machine is."""
     return digest(
         code=code_version(),
@@ -64,6 +57,7 @@ def build_key(spec: BuildSpec, subject: Subject, sources: Sources, targets: tupl
         parity=[(crops, samples.sha256()) for crops, samples in sources.parity],
         targets=targets,
         sm=spec.sm,
+        lrn=[spec.lrn, None if plugin is None else plugin.key()],
         packages=dict(document.environment(PACKAGES).packages),
     )
 
@@ -74,7 +68,7 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
     Raises:
         ArtifactError: It cannot be written.
     """
-    model, weights = made.lowered.model, made.subject.weights
+    model, weights = made.compiled.lowered.model, made.subject.weights
     manifest = Manifest(
         model=model.name,
         precision=model.precision,
@@ -101,7 +95,7 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
     }
     if made.table is not None:
         files["calibration.json"] = made.table.to_json().encode()
-    return write(spec.path(), manifest, made.engines, files, replace=spec.force), report
+    return write(spec.path(), manifest, made.compiled.engines, files, replace=spec.force), report
 
 
 def _report(made: Made) -> document.Report:
@@ -115,16 +109,16 @@ def _report(made: Made) -> document.Report:
     return document.Report(
         tool_version=__version__,
         created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
-        model=made.lowered.model.name,
+        model=made.compiled.lowered.model.name,
         weights=document.Weights(
             weights.source, weights.weights_sha256, weights.licence, weights.accuracy, weights.trained
         ),
         preprocess=made.subject.preprocess,
-        precision=made.lowered.model.precision,
+        precision=made.compiled.lowered.model.precision,
         calibration=calibration,
-        quantized=made.lowered.quantized,
-        left_alone=made.lowered.left_alone,
-        engines=tuple(_engine(engine) for engine in made.engines),
+        quantized=made.compiled.lowered.quantized,
+        left_alone=made.compiled.lowered.left_alone,
+        engines=tuple(_engine(engine, made.compiled.lrn.get(engine.backend)) for engine in made.compiled.engines),
         stages=made.times,
         peak_memory_bytes=peak_memory_bytes(),
         parity=made.parity,
@@ -137,9 +131,9 @@ def _report(made: Made) -> document.Report:
     )
 
 
-def _engine(engine: Engine) -> document.CompiledEngine:
+def _engine(engine: Engine, lrn: document.Lrn | None) -> document.CompiledEngine:
     files = tuple(document.File(name, len(data), sha256(data)) for name, data in engine.files.items())
-    return document.CompiledEngine(engine.backend, engine.target, engine.version, files, engine.notes)
+    return document.CompiledEngine(engine.backend, engine.target, engine.version, files, engine.notes, lrn)
 
 
 def peak_memory_bytes() -> int:

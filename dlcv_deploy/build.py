@@ -5,36 +5,34 @@ from __future__ import annotations
 import dataclasses as dc
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import backends
-from .assemble import PACKAGES, Lowered, Made, assemble, build_key
+from .assemble import Made, assemble, build_key
 from .atomic import write_whole
 from .bundle import MANIFEST, Bundle, open_bundle
 from .digest import sha256
+from .engines import TIMING_CACHE, Compiled, compiled, identity, lower
 from .errors import ArtifactError, MissingBackend
-from .latency import cores, machine
+from .lrn import TARGETS, Plugin, check_has_lrn, plugin_graph
 from .progress import Progress, silent
-from .proof import legs, loaded, timed
+from .proof import legs, loaded, measured_on, timed
+from .race import raced
 from .report import document
 from .sources import Sources, open_calibration
 from .spec import BuildSpec
 from .stages import Stages
 from .store import Store
 from .subject import Subject
-from .types import CompileOptions, Engine, ExportedModel, LatencyReport, LeftAlone, ParityReport
+from .types import CompileOptions, Engine, ExportedModel, LatencyReport, ParityReport, Preprocess
 
 if TYPE_CHECKING:
     from .calibration.table import CalibrationTable
     from .report.document import Report
 
 Say = Callable[[str], None]
-TIMING_CACHE = "timing.cache"
-"""TensorRT's measurements of its kernels, kept from build to build."""
-ABOUT = "about.json"
-"""Beside an engine's files in the store: what it was compiled for, and with."""
 
 
 def build(
@@ -44,28 +42,31 @@ def build(
 
     Raises:
         SpecError: The request is wrong.
-        MissingBackend: A target cannot compile here.
+        MissingBackend: A target cannot compile here; a race of LRNs cannot run here.
         ToolError: A stage's tool refused.
         ArtifactError: Weights, images, table or bundle are damaged, or belong to something else.
     """
     targets = compilers(spec.targets)
+    plugin = Plugin.asked(spec, targets)
     check_free(spec)
     subject = Subject.load(spec, progress)
     sources = sources_of(spec, subject, progress)
-    key = build_key(spec, subject, sources, targets)
+    key = build_key(spec, subject, sources, targets, plugin)
     if (kept := up_to_date(spec, key)) is not None:
         say(f"{spec.path()} is up to date: every stage is reused")
         return kept
     stages = Stages(store, say)
     exported = subject.exported(stages)
+    if plugin is not None:
+        check_has_lrn(exported, spec)
     table = table_of(subject, sources, exported, spec, stages, progress)
-    lowered = lower(exported, spec, table, stages)
     timings = {"tensorrt": str(store.root / TIMING_CACHE)}  # the one backend that measures its kernels
     options = {name: CompileOptions(sm=spec.sm, timing_cache=timings.get(name, "")) for name in targets}
-    engines = tuple(_compile(name, lowered.model, options[name], stages) for name in targets)
-    parity = _parity(subject, exported, lowered.model, engines, sources, stages, progress)
-    latency = _latency(subject, lowered.model, engines, stages, progress)
-    made = Made(subject, sources, table, lowered, engines, parity, latency, tuple(stages.times))
+    found = engines_of(spec, exported, table, options, plugin, stages, pre=subject.preprocess, progress=progress)
+    model = found.lowered.model
+    parity = _parity(subject, exported, model, found.engines, sources, stages, progress)
+    latency = _latency(subject, model, found.engines, stages, progress)
+    made = Made(subject, sources, table, found, parity, latency, tuple(stages.times))
     return assemble(spec, made, key)
 
 
@@ -182,58 +183,33 @@ def table_of(
     return subject.calibrated(model, sources.calibration, spec.method, stages, progress)
 
 
-def lower(model: ExportedModel, spec: BuildSpec, table: CalibrationTable | None, stages: Stages) -> Lowered:
-    """The exported graph at the precision asked for."""
-    if spec.precision == "fp32":
-        return Lowered(model)
-    amax = {} if table is None else dict(table.amax)
-
-    def make() -> dict[str, bytes]:
-        lowered = _half(model) if spec.precision == "fp16" else _quantized(model, amax)
-        notes = {"quantized": lowered.quantized, "left_alone": document.plain(lowered.left_alone)}
-        return {"model.onnx": lowered.model.onnx, "notes.json": json.dumps(notes).encode()}
-
-    name = "half" if spec.precision == "fp16" else "quantize"
-    files = stages.run(name, make, onnx=model.onnx, amax=amax)
-    notes = json.loads(files["notes.json"])
-    return Lowered(
-        dc.replace(model, onnx=files["model.onnx"], precision=spec.precision),
-        tuple(notes["quantized"]),
-        tuple(LeftAlone(**entry) for entry in notes["left_alone"]),
-    )
-
-
-def _half(model: ExportedModel) -> Lowered:
-    from onnx import load_model_from_string
-
-    from .graph.half import to_half
-
-    proto, left_alone = to_half(load_model_from_string(model.onnx))
-    return Lowered(dc.replace(model, onnx=proto.SerializeToString(deterministic=True)), (), left_alone)
-
-
-def _quantized(model: ExportedModel, amax: dict[str, float]) -> Lowered:
-    from .graph.qdq import quantize
-
-    result = quantize(model, amax)
-    return Lowered(result.model, result.quantized, result.left_alone)
-
-
-def _compile(name: str, model: ExportedModel, options: CompileOptions, stages: Stages) -> Engine:
-    backend = backends.get(name)
-
-    def make() -> dict[str, bytes]:
-        engine = backend.compile(model.onnx, options)
-        about = {"target": engine.target, "version": engine.version, "notes": engine.notes}
-        files = dict(engine.files)
-        if (timings := files.pop(TIMING_CACHE, None)) is not None:
-            write_whole(Path(options.timing_cache), timings)
-        return {**files, ABOUT: json.dumps(about).encode()}
-
-    can, asked = backend.ability(), dc.replace(options, timing_cache="")
-    files = dict(stages.run(f"compile {name}", make, onnx=model.onnx, ability=can, options=asked))
-    about = json.loads(files.pop(ABOUT))
-    return Engine(name, about["target"], about["version"], files, tuple(about["notes"]), options.batch)
+def engines_of(
+    spec: BuildSpec,
+    model: ExportedModel,
+    table: CalibrationTable | None,
+    options: Mapping[str, CompileOptions],
+    plugin: Plugin | None,
+    stages: Stages,
+    *,
+    pre: Preprocess,
+    progress: Progress,
+) -> Compiled:
+    """The exported graph at the precision asked for, and an engine of it for each target in ``options``."""
+    if plugin is None:
+        lowered = lower(model, spec, table, stages)
+        return Compiled(lowered, tuple(compiled(n, lowered.model.onnx, o, stages) for n, o in options.items()))
+    library = plugin.library(stages)
+    if spec.lrn == "race":
+        return raced(spec, model, table, options, library, stages, pre=pre, progress=progress)
+    lowered = lower(model, spec, table, stages, through_lrn=True)
+    graph, made = plugin_graph(lowered.model, stages), []
+    for name, told in options.items():
+        if name in TARGETS:
+            made.append(compiled(name, graph.onnx, dc.replace(told, plugin=library), stages))
+        else:
+            made.append(compiled(name, lowered.model.onnx, told, stages))
+    use = document.Lrn("plugin", graph.lowered, graph.left_alone)
+    return Compiled(lowered, tuple(made), {name: use for name in options if name in TARGETS})
 
 
 def _parity(
@@ -271,11 +247,11 @@ def _parity(
         "parity",
         make,
         graphs={name: sha256(data) for name, data in graphs.items()},
-        engines=_identity(engines),
+        engines=identity(engines),
         weights=model.weights_sha256,
         preprocess=subject.preprocess,
         samples=[(crops, samples.source, samples.sha256()) for crops, samples in sources.parity],
-        machine=_machine(),
+        machine=measured_on(),
     )
     return tuple(document.read(ParityReport, value, "parity") for value in json.loads(files["parity.json"]))
 
@@ -288,18 +264,5 @@ def _latency(
             report = timed(reference, sessions, subject.preprocess, at_least=5, progress=progress)
         return {"latency.json": json.dumps(document.plain(report)).encode()}
 
-    files = stages.run("latency", make, engines=_identity(engines), weights=model.weights_sha256, machine=_machine())
+    files = stages.run("latency", make, engines=identity(engines), weights=model.weights_sha256, machine=measured_on())
     return cast(LatencyReport, document.read(LatencyReport, json.loads(files["latency.json"]), "latency"))
-
-
-def _identity(engines: tuple[Engine, ...]) -> list[object]:
-    """All that names these engines, and whether they run here."""
-    return [
-        [e.backend, e.version, backends.get(e.backend).ability().no_run, {n: sha256(d) for n, d in e.files.items()}]
-        for e in engines
-    ]
-
-
-def _machine() -> list[object]:
-    """What a measurement depends on besides its inputs: the processor, its cores, and the packages at work."""
-    return [machine(), cores(), dc.asdict(document.environment(PACKAGES))]

@@ -23,6 +23,7 @@ from .cli_options import (
     show,
     talking,
 )
+from .cli_plugin import plugin
 from .errors import DeployError
 
 
@@ -43,6 +44,14 @@ def cli() -> None:
 @click.option("--data", help="Images to measure parity on: DIR, FILE.npz or 'cifar10'.")
 @click.option("--target", "targets", multiple=True, default=("auto",), show_default=True, help="Backend; repeatable.")
 @click.option("--sm", callback=architectures, metavar="LIST", help="GPU architectures for TensorRT-RTX, as 86,89,120.")
+@click.option(
+    "--lrn",
+    type=click.Choice(["native", "plugin", "race"]),
+    default="native",
+    show_default=True,
+    help="LRN of TensorRT's engines: its own, this project's CUDA plugin, or the faster of both on this GPU.",
+)
+@click.option("--lrn-library", type=FILE, help="The plugin's library, in place of one that is built now.")
 @click.option("-o", "--output", type=BUNDLE, help="The bundle to write.  [default: MODEL-PRECISION.dlcv]")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @as_json
@@ -178,6 +187,9 @@ def doctor(as_json: bool) -> None:
 
     value = doctor_value()
     show(value, describe_doctor(value), as_json=as_json)
+
+
+cli.add_command(plugin)
 
 
 def main() -> None:

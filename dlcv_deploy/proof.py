@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses as dc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 from . import backends
 from .bundle import Bundle, open_bundle
 from .errors import ArtifactError, MissingBackend, SpecError
+from .latency import cores, machine
 from .progress import Progress, silent
 from .reference import TorchSession
-from .report.document import REFERENCE, engine_name
+from .report.document import REFERENCE, engine_name, environment
 from .spec import is_own
 from .types import CompileOptions, Engine, LatencyReport, ParityReport, Precision, Preprocess
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .calibration.samples import Samples
     from .models.catalogue import Network
 
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+"""Whose versions a result depends on."""
 CPU_RUNTIMES = ("onnxruntime", "openvino")
 """What checks and calibrates a graph, the first that is installed."""
 
@@ -41,6 +45,11 @@ def session_of(onnx: bytes) -> Session:
         "checking and calibrating a graph takes ONNX Runtime or OpenVINO, and neither is installed",
         fix="pip install 'dlcv-deploy[onnxruntime]' or 'dlcv-deploy[openvino]'",
     )
+
+
+def measured_on() -> list[object]:
+    """What a measurement depends on besides its inputs: the processor, its cores, and the packages at work."""
+    return [machine(), cores(), dc.asdict(environment(PACKAGES))]
 
 
 @contextmanager

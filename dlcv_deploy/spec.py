@@ -6,9 +6,14 @@ import dataclasses as dc
 import difflib
 import re
 from pathlib import Path
+from typing import Literal
 
 from .errors import SpecError
 from .types import PRECISIONS, Precision, Preprocess
+
+LrnRequest = Literal["native", "plugin", "race"]
+LRN: tuple[LrnRequest, ...] = ("native", "plugin", "race")
+"""TensorRT's own local response normalization, this project's plugin, or the faster of both."""
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -17,7 +22,8 @@ class BuildSpec:
 
     ``weights`` is a file, the name of a set in the catalogue, or "random"; ``bgr`` says that a file's weights take BGR;
     ``calib`` is a folder, an .npz, a table or "random"; ``data`` labelled images to measure parity on; ``outputs`` the
-    tensors to answer with, logits first; ``sm`` GPU architectures as 89 for SM 8.9.
+    tensors to answer with, logits first; ``sm`` GPU architectures as 89 for SM 8.9; ``lrn`` is one of ``LRN``, and
+    ``lrn_library`` the plugin's library, where it is not to be built.
 
     ``model`` is a name of the catalogue, or "FILE.py:factory" or "package.module:factory" for a network of the user's
     own; ``input_shape``, channels first, is for those. ``canvas`` is what the shorter side of images is scaled to;
@@ -40,6 +46,8 @@ class BuildSpec:
     outputs: tuple[str, ...] = ("logits",)
     targets: tuple[str, ...] = ("auto",)
     sm: tuple[int, ...] = ()
+    lrn: LrnRequest = "native"
+    lrn_library: Path | None = None
     output: Path | None = None
     force: bool = False
     skip_bad: bool = False
@@ -56,6 +64,12 @@ class BuildSpec:
             raise SpecError(f"cannot calibrate on {self.calib_count} images", fix="--calib-count 1 or more")
         if self.sm and not {"tensorrt", "tensorrt_rtx"} & set(self.targets):
             raise SpecError("--sm chooses GPU architectures, and no target is a GPU's", fix="add --target tensorrt_rtx")
+        if self.lrn not in LRN:
+            raise SpecError(f"no LRN {self.lrn!r}", fix=f"one of {', '.join(LRN)}")
+        if self.lrn == "native" and self.lrn_library is not None:
+            raise SpecError(
+                "--lrn-library is the plugin's, and --lrn is native", fix="add --lrn plugin, or leave it out"
+            )
 
     def preprocess(self, default: Preprocess) -> Preprocess:
         """The network's preprocessing with ``mean``, ``std`` and ``canvas`` in their place, where they are given."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from ..errors import ArtifactError, SpecError
-from ..types import ADDED, LatencyReport, LeftAlone, ParityReport, Precision, Preprocess, StageTime
+from ..types import ADDED, Latency, LatencyReport, LeftAlone, ParityReport, Precision, Preprocess, StageTime
 
 SCHEMA = 1
 REFERENCE = "PyTorch fp32"
@@ -49,6 +49,23 @@ class File:
     sha256: str
 
 
+LrnChoice = Literal["native", "plugin"]
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Lrn:
+    """Which local response normalization an engine uses, where that was asked for: TensorRT's own, or the plugin.
+
+    ``lowered`` are the nodes that the plugin computes, ``left_alone`` those that it could not take. ``race`` has the
+    times of both, where the faster was to be kept.
+    """
+
+    choice: LrnChoice
+    lowered: tuple[str, ...] = ()
+    left_alone: tuple[LeftAlone, ...] = ()
+    race: tuple[Latency, ...] = ()
+
+
 @dc.dataclass(frozen=True, slots=True)
 class CompiledEngine:
     """What a backend compiled, for what, and the files it is in."""
@@ -58,6 +75,7 @@ class CompiledEngine:
     version: str
     files: tuple[File, ...]
     notes: tuple[str, ...] = ()
+    lrn: Lrn | None = dc.field(default=None, metadata=ADDED)
 
 
 @dc.dataclass(frozen=True, slots=True)

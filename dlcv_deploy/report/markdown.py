@@ -99,7 +99,7 @@ def _flips(report: Report) -> list[str]:
 def _engines(report: Report) -> list[str]:
     rows, notes = [], []
     for engine in report.engines:
-        notes += [f"{_cell(engine.backend)}: {_cell(note)}" for note in engine.notes]
+        notes += [f"{_cell(engine.backend)}: {_cell(note)}" for note in (*words.lrn_lines(engine), *engine.notes)]
         for file in engine.files:
             name, digest = file.name, file.sha256
             rows.append((engine.backend, engine.version, engine.target, name, words.size(file.size_bytes), digest))

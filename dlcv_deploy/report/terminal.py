@@ -75,7 +75,7 @@ def _engines(report: Report) -> str:
     for engine in report.engines:
         total = words.size(sum(file.size_bytes for file in engine.files))
         lines.append(_wrap(f"engine  {engine.backend} {engine.version}, for {engine.target}, {total}", 8))
-        lines += [_wrap(f"        {note}", 8) for note in engine.notes]
+        lines += [_wrap(f"        {note}", 8) for note in (*words.lrn_lines(engine), *engine.notes)]
     return "\n".join(lines)
 
 

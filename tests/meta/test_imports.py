@@ -24,8 +24,9 @@ RANKS = [
     {"export", "reference", "bundle", "stages", "plugin"},
     {"proof", "describe"},
     {"sources", "subject"},
-    {"assemble", "build"},
+    {"engines", "lrn", "race", "assemble", "build"},
     {"cli_options"},
+    {"cli_plugin"},
     {"cli"},
 ]
 
