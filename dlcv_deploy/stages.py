@@ -38,8 +38,7 @@ class Stages:
             inputs: All that can change the result, each bytes or plain values.
         """
         start = time.perf_counter()
-        stage = name.split()[0]
-        key = digest(stage=name, code=code_version(), **inputs)
+        stage, key = _entry(name, inputs)
         files: Mapping[str, bytes] | None = self._store.get(stage, key)
         reused = files is not None
         if files is None:
@@ -48,7 +47,16 @@ class Stages:
         self.note(name, time.perf_counter() - start, reused=reused)
         return files
 
+    def path(self, name: str, file: str, **inputs: object) -> Path:
+        """Where the store has a file of a stage that was run."""
+        return self._store.path(*_entry(name, inputs), file)
+
     def note(self, name: str, seconds: float, *, reused: bool = False) -> None:
         """Record a stage and say so."""
         self.times.append(StageTime(name, seconds, reused))
         self._say(f"{name:<22} {'reused' if reused else f'{seconds:.1f} s'}")
+
+
+def _entry(name: str, inputs: Mapping[str, object]) -> tuple[str, str]:
+    """The stage and the key under which the store has it."""
+    return name.split()[0], digest(stage=name, code=code_version(), **inputs)

@@ -89,6 +89,10 @@ class Store:
             entry.parent.mkdir(parents=True, exist_ok=True)
             place_folder(entry, written, replace=False)
 
+    def path(self, stage: str, key: str, name: str) -> Path:
+        """Where a file of an entry lies."""
+        return self._entry(stage, key) / "files" / name
+
     def _entry(self, stage: str, key: str) -> Path:
         for name in (stage, key):
             if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..atomic import write_whole
 from ..digest import digest
 from ..errors import ToolError
 from ..isolate import isolated
@@ -50,38 +51,65 @@ def built_library(stages: Stages, architectures: Sequence[int] = DEFAULT_ARCHITE
     Raises:
         MissingBackend, SpecError, ToolError: as :func:`build_library`.
     """
-    files = stages.run("plugin", lambda: {FILE: build_library(architectures).data}, **recipe(architectures))
+    return _kept(stages, architectures, recipe(architectures))
+
+
+def place_library(architectures: Sequence[int], output: Path | None, stages: Stages) -> tuple[Path, Library]:
+    """The library from the store, compiled where it is not there; returns where it lies, too.
+
+    Args:
+        architectures: As for :func:`build_library`.
+        output: A file to write; None leaves it in the store.
+        stages: The store's.
+
+    Raises:
+        ArtifactError: it cannot be written there.
+        MissingBackend, SpecError, ToolError: as :func:`build_library`.
+    """
+    inputs = recipe(architectures)
+    library = _kept(stages, architectures, inputs)
+    if output is None:
+        return stages.path("plugin", FILE, **inputs), library
+    write_whole(output, library.data)
+    return output, library
+
+
+def _kept(stages: Stages, architectures: Sequence[int], inputs: Mapping[str, Any]) -> Library:
+    files = stages.run("plugin", lambda: {FILE: build_library(architectures).data}, **inputs)
     return read_library(files[FILE], FILE)
 
 
-def build_library(
-    architectures: Sequence[int] = DEFAULT_ARCHITECTURES, *, strict: bool = False, timeout_s: float = _TIMEOUT_S
-) -> Library:
+def build_library(architectures: Sequence[int] = DEFAULT_ARCHITECTURES) -> Library:
     """Compile the library.
 
     Args:
         architectures: The GPUs to hold machine code for; PTX of the highest serves those above it.
-        strict: Whether a warning is an error, and the kernel's use of registers is printed.
-        timeout_s: Wall-clock limit, in seconds.
 
     Raises:
         MissingBackend: nvcc, a C++ compiler, CMake or TensorRT's headers are missing.
         SpecError: nvcc does not know an architecture.
         ToolError: CMake or a compiler refused, or took too long.
     """
+    return compile_library(architectures)[0]
+
+
+def compile_library(
+    architectures: Sequence[int], *, cuda_flags: str = "", timeout_s: float = _TIMEOUT_S
+) -> tuple[Library, str]:
+    """As :func:`build_library`, with more flags for nvcc and a limit in seconds; also returns what was printed."""
     tools = find_toolchain()
     wanted = _checked(tools, architectures)
-    source = source_sha256()
+    source, env = source_sha256(), tools.environment()
+    if cuda_flags:
+        env["CUDAFLAGS"] = f"{os.environ.get('CUDAFLAGS', '')} {cuda_flags}".strip()
     with tempfile.TemporaryDirectory(prefix="dlcv-plugin-") as folder:
         request = {"steps": _steps(tools, wanted, source, folder), "result": f"{folder}/{FILE}"}
-        answer = isolated(
-            f"{__name__}:compile_in", request, {}, what=_WHAT, timeout_s=timeout_s, env=tools.environment()
-        )
+        answer = isolated(f"{__name__}:compile_in", request, {}, what=_WHAT, timeout_s=timeout_s, env=env)
     library = read_library(answer.files[FILE], f"the compiled {FILE}")
     said = (library.architectures, library.tensorrt, library.source_sha256)
     if said != (wanted, tools.headers.version, source):
         raise ToolError(f"the compiled library is not the one asked for: it says {said}", fix="report this as a bug")
-    return library
+    return library, str(answer.value["log"])
 
 
 def _checked(tools: Toolchain, architectures: Sequence[int]) -> tuple[int, ...]:
@@ -146,7 +174,7 @@ def _refusal(log: str, code: int) -> ToolError:
     if first is None:
         said = lines[-1:] or [f"exit code {code}, and nothing was printed"]
     elif lines[first].startswith("CMake Error"):  # its words stand on the lines below it
-        said = lines[first : first + _FIRST_LINES]
+        said = [" ".join(lines[first : first + _FIRST_LINES])]
     else:
         said = [line for line in lines if _ERROR.search(line)][:_FIRST_LINES]
     fix = "the log says more; tests ran with CUDA 13.0, g++ 12 and TensorRT's headers 10.14"

@@ -19,7 +19,7 @@ from ..errors import MissingBackend, SpecError
 T = TypeVar("T")
 
 _ASK_TIMEOUT_S = 60
-_OLDEST = {"nvcc": (11, 8), "cmake": (3, 18)}  # the first with sm_90; the first with CMAKE_CUDA_ARCHITECTURES
+_OLDEST = {"nvcc": (11, 8), "cmake": (3, 20)}  # the first with sm_90; what CMakeLists.txt asks for
 _FIXES = {
     "nvcc": "pip install 'dlcv-deploy[plugin]', or install NVIDIA's CUDA toolkit and set CUDA_HOME to its folder",
     "g++": "apt install g++, or set CXX to a C++ compiler",
@@ -80,10 +80,14 @@ class Toolchain:
 
     def environment(self) -> dict[str, str]:
         """Environment variables on top of this process's own."""
-        if not self.nvcc.home:
-            return {}
-        flags = f'{os.environ.get("NVCC_APPEND_FLAGS", "")} "-L{self.nvcc.home / "lib"}"'  # nvcc.profile says lib64
-        return {"NVCC_APPEND_FLAGS": flags.strip()}
+        env = {"LDFLAGS": _appended("LDFLAGS", "-s")}  # nvcc puts process numbers into symbols: without, bytes repeat
+        if self.nvcc.home:  # its nvcc.profile looks in lib64
+            env["NVCC_APPEND_FLAGS"] = _appended("NVCC_APPEND_FLAGS", f'-L"{self.nvcc.home / "lib"}"')
+        return env
+
+
+def _appended(variable: str, flag: str) -> str:
+    return f"{os.environ.get(variable, '')} {flag}".strip()
 
 
 def find_toolchain() -> Toolchain:
