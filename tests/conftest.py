@@ -8,7 +8,6 @@ import importlib.util
 import ipaddress
 import os
 import re
-import shutil
 import socket
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from hypothesis import settings
 
 from dlcv_deploy import backends
 from dlcv_deploy.backends import _cuda
+from dlcv_deploy.errors import MissingBackend
+from dlcv_deploy.plugin import toolchain
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
@@ -37,12 +38,24 @@ def _data(name):
     return lambda: "" if (DATA / name).is_dir() else f"{DATA / name} is no folder; set DLCV_DATA"
 
 
+def _tool(find):
+    def missing():
+        try:
+            find()
+        except MissingBackend as e:
+            return e.what
+        return ""
+
+    return missing
+
+
 CAPABILITIES = {
     **{name: _backend(name) for name in backends.names()},
     **{name: _package(name) for name in ("torch", "mypy")},
     **{name: _data(name) for name in ("cifar10", "imagenet224", "checkpoints")},
     "gpu": _cuda.no_gpu,
-    "nvcc": lambda: "" if shutil.which("nvcc") else "not on PATH",
+    "nvcc": _tool(toolchain.find_nvcc),
+    "gxx": _tool(toolchain.find_cxx),
 }
 
 

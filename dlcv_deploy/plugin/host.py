@@ -91,6 +91,12 @@ class HostKernels:
         )
         return None if error else from_memory(room, form, x.shape[1])
 
+    def refuses(self, shape: Sequence[int], pool: Sequence[int]) -> bool:
+        """Whether ``DlcvLRNMaxPool`` in fp32 refuses a shape, before any memory is touched."""
+        numbers = (ctypes.c_float * 5)(1e-4, 0.75, 1, 0, 0)
+        given = (ctypes.c_int * 4)(*shape), 5, numbers, (ctypes.c_int * 8)(*pool)
+        return bool(self._library.dlcv_lrn(None, None, 0, *given, MULTIPROCESSORS, None))
+
     def problem(
         self,
         size: int,
@@ -99,7 +105,7 @@ class HostKernels:
         *,
         int8: bool = False,
     ) -> str:
-        """What is wrong with attributes (alpha, beta, bias, input_scale, output_scale), in words; empty where nothing."""
+        """What is wrong with attributes, in words; ``numbers`` are alpha, beta, bias and the scales of input and output."""
         given = None if pool is None else (ctypes.c_int * 8)(*pool)
         found: Any = self._library.dlcv_problem(size, (ctypes.c_float * 5)(*numbers), given, int(int8))
         return "" if found is None else str(found.decode())
