@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses as dc
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
@@ -58,7 +59,7 @@ def lower_lrn(model: ModelProto) -> Lowering:
     Raises:
         SpecError: A graph that no pass understands.
     """
-    at, known = index(model.graph), types(model)
+    at, known = index(model.graph), _known(model)
     made: dict[str, NodeProto] = {}  # by the tensor that each gives
     gone: set[str] = set()  # outputs of the nodes that they stand for
     left_alone: list[LeftAlone] = []
@@ -75,6 +76,21 @@ def lower_lrn(model: ModelProto) -> Lowering:
         left_alone += [LeftAlone(pool.name, pool.op_type, _why_apart(node, pool, at, known)) for pool in apart]
     lowered = tuple(node.name for node in made.values())
     return Lowering(_rewritten(model, made, gone, known), lowered, tuple(left_alone))
+
+
+def _known(model: ModelProto) -> Types:
+    """What ``types`` tells, but for the sizes that follow from a pool whose windows shape inference counts wrongly."""
+    known, wrong = types(model), set[str]()
+    for node in model.graph.node:
+        is_wrong = not wrong.isdisjoint(node.input)
+        if is_op(node, "AveragePool", "LpPool", "MaxPool") and (axes := _windows(node, known)) is not None:
+            _, shape = known.get(node.output[0], (0, None))
+            is_wrong |= shape is not None and shape[2:] != tuple(count for count, _, _ in axes)
+        for tensor in node.output if is_wrong else ():
+            element, shape = known.get(tensor, (0, None))
+            known[tensor] = element, shape and (None,) * len(shape)
+            wrong.add(tensor)
+    return known
 
 
 def _why_not(lrn: NodeProto, known: Types) -> str:
@@ -128,17 +144,10 @@ def _node(
     lrn: NodeProto, nodes: Sequence[NodeProto], window: Mapping[str, Sequence[int]], steps: Mapping[str, float]
 ) -> NodeProto:
     """The plugin's node, with ONNX's attributes: alpha is divided by the size."""
-    return helper.make_node(
-        "DlcvLRNMaxPool" if window else "DlcvLRN",
-        nodes[0].input[:1],
-        nodes[-1].output[:1],
-        "+".join(node.name or node.output[0] for node in nodes if is_op(node, "LRN", "MaxPool")),
-        domain=DOMAIN,
-        size=attribute(lrn, "size", 0),
-        **_numbers(lrn),
-        **window,
-        **steps,
-    )
+    op = "DlcvLRNMaxPool" if window else "DlcvLRN"
+    name = "+".join(node.name or node.output[0] for node in nodes if is_op(node, "LRN", "MaxPool"))
+    attributes: dict[str, Any] = {"size": attribute(lrn, "size", 0), **_numbers(lrn), **window, **steps}
+    return helper.make_node(op, nodes[0].input[:1], nodes[-1].output[:1], name, domain=DOMAIN, **attributes)
 
 
 def _path(lrn: NodeProto, at: Index, known: Types) -> list[NodeProto]:
@@ -173,42 +182,53 @@ def _scale(node: NodeProto, at: Index, known: Types) -> float:
 
 
 def _window(pool: NodeProto, known: Types) -> dict[str, list[int]] | str:
-    """A MaxPool's window with all padding written out, or what the plugin lacks for it.
-
-    With ``ceil_mode`` the last window may stand over the edge, where it starts before the padding behind the map does
-    (ONNX, MaxPool: windows that would start there are ignored). So the padding behind is what it stands over, which
-    is less than a window, and rounding down then gives the same number of windows.
-    """
-    kernel, spread = attribute(pool, "kernel_shape", [0, 0]), attribute(pool, "dilations", [1, 1])
-    strides, pads = attribute(pool, "strides", [1, 1]), attribute(pool, "pads", [0, 0, 0, 0])
-    auto, is_ceil = attribute(pool, "auto_pad", b"NOTSET").decode(), bool(attribute(pool, "ceil_mode", 0))
-    sizes, answer = (known.get(t, (0, None))[1] for t in (pool.input[0], pool.output[0]))
+    """A MaxPool's window with all padding written out, or what the plugin lacks for it."""
+    kernel, gaps = attribute(pool, "kernel_shape", [0, 0]), attribute(pool, "dilations", [1, 1])
     if any(pool.output[1:]):
         return "it also gives the places of the values"
-    if any(d != 1 for d in spread):
-        return f"its windows have gaps (dilations {spread})"
+    if any(gap != 1 for gap in gaps):
+        return f"its windows have gaps: its dilations are {gaps[0]} and {gaps[1]}"
     if not all(1 <= k <= WIDEST for k in kernel):
         return f"its window is {kernel[0]} x {kernel[1]} pixels, and the plugin's are 1 to {WIDEST}"
-    lengths = [] if sizes is None or answer is None else [n for n in (*sizes[2:], *answer[2:]) if isinstance(n, int)]
-    if len(lengths) != 4:
+    axes = _windows(pool, known)
+    if axes is None:
         return "the height or width of its input is not known"
-    counts, edges = [], []
-    for n, k, stride, begin, end in zip(lengths, kernel, strides, pads, pads[2:], strict=False):
+    counts, pads = [count for count, _, _ in axes], [p for side in (1, 2) for p in (axis[side] for axis in axes)]
+    if any(not 0 <= pad < k for pad, k in zip(pads, [*kernel, *kernel], strict=True)):
+        return f"its padding {pads} is negative, or not smaller than its window of {kernel[0]} x {kernel[1]}"
+    if min(counts) < 1:
+        return f"its window of {kernel[0]} x {kernel[1]} pixels is larger than its padded input"
+    return {"kernel_shape": list(kernel), "strides": list(attribute(pool, "strides", [1, 1])), "pads": pads}
+
+
+def _windows(pool: NodeProto, known: Types) -> list[tuple[int, int, int]] | None:
+    """Windows of a pool along height and width, and the padding before and behind that they need; None if not known.
+
+    With ``ceil_mode`` the last window may stand over the edge, but starts before the padding behind (ONNX, MaxPool:
+    windows that would start there are ignored; PyTorch and ONNX Runtime do so, ONNX's shape inference does not). So
+    it stands over by less than its width, and with that for padding, rounding down gives as many windows.
+    """
+    _, shape = known.get(pool.input[0], (0, None))
+    lengths = [n for n in (shape or ())[2:] if isinstance(n, int)]
+    kernel, pads = attribute(pool, "kernel_shape", list[int]()), attribute(pool, "pads", [0, 0, 0, 0])
+    if not len(lengths) == len(kernel) == 2:
+        return None
+    strides, gaps = attribute(pool, "strides", [1, 1]), attribute(pool, "dilations", [1, 1])
+    auto, is_ceil = attribute(pool, "auto_pad", b"NOTSET").decode(), attribute(pool, "ceil_mode", 0)
+    axes = []
+    for n, k, stride, gap, begin, end in zip(lengths, kernel, strides, gaps, pads, pads[2:], strict=False):
+        width = (k - 1) * gap + 1
         if auto.startswith("SAME"):
-            total = max((-(-n // stride) - 1) * stride + k - n, 0)
-            begin, end = (total // 2, total - total // 2)[:: 1 if auto == "SAME_UPPER" else -1]
-        if is_ceil and not auto.startswith("SAME"):
-            count = -(-(n + begin + end - k) // stride) + 1
+            total = (-(-n // stride) - 1) * stride + width - n
+            begin, end = total // 2, total - total // 2
+            if auto == "SAME_LOWER":
+                begin, end = end, begin
+        elif is_ceil:
+            count = -(-(n + begin + end - width) // stride) + 1
             count -= (count - 1) * stride >= n + begin
-            end = max((count - 1) * stride + k - n - begin, 0)
-        counts.append((n + begin + end - k) // stride + 1)
-        edges.append((begin, end))
-    written = [begin for begin, _ in edges] + [end for _, end in edges]
-    if any(not 0 <= pad < k for pad, k in zip(written, [*kernel, *kernel], strict=True)):
-        return f"its padding {written} is not smaller than its window of {kernel[0]} x {kernel[1]}"
-    if counts != lengths[2:]:
-        return f"its answer is {lengths[2]} x {lengths[3]} pixels, not the {counts[0]} x {counts[1]} of its windows"
-    return {"kernel_shape": list(kernel), "strides": list(strides), "pads": written}
+            end = max((count - 1) * stride + width - n - begin, 0)
+        axes.append(((n + begin + end - width) // stride + 1, begin, end))
+    return axes
 
 
 def _pools(lrn: NodeProto, at: Index, known: Types) -> Iterator[NodeProto]:
