@@ -105,7 +105,7 @@ class HostKernels:
         *,
         int8: bool = False,
     ) -> str:
-        """What is wrong with attributes, in words; ``numbers`` are alpha, beta, bias and the scales of input and output."""
+        """What is wrong with attributes, in words; ``numbers`` are alpha, beta, bias and both scales."""
         given = None if pool is None else (ctypes.c_int * 8)(*pool)
         found: Any = self._library.dlcv_problem(size, (ctypes.c_float * 5)(*numbers), given, int(int8))
         return "" if found is None else str(found.decode())
