@@ -1,4 +1,4 @@
-"""A wrong kernel is caught: each of these is the kernels' source with one mistake in it, and the judge must refuse it."""
+"""A wrong kernel is caught: each of these is the kernels' source with one mistake in it, which the judge must see."""
 
 import os
 import shutil
@@ -12,7 +12,11 @@ from dlcv_deploy.plugin import host
 
 CSRC = host._SOURCE.parents[1]
 MUTANTS = {
-    "window one too narrow": ("lrn_math.h", "for (int d = -kHalf; d <= kHalf; ++d)", "for (int d = -kHalf; d < kHalf; ++d)"),
+    "window one too narrow": (
+        "lrn_math.h",
+        "for (int d = -kHalf; d <= kHalf; ++d)",
+        "for (int d = -kHalf; d < kHalf; ++d)",
+    ),
     "general window one too wide": ("lrn_math.h", "(d <= c.half && -d <= c.half)", "(d <= c.half + 1 && -d <= c.half)"),
     "alpha not divided": ("lrn_kernel.cu", "static_cast<double>(a.alpha) / a.size * in * in", "a.alpha * in * in"),
     "the paper's alpha, times the window": ("lrn_kernel.cu", "(a.alpha) / a.size", "(a.alpha) * a.size"),
@@ -34,21 +38,61 @@ MUTANTS = {
         "window.load(2 * W::kHalo + i, x + image, map, piece + W::kHalo + i, pixel, true)",
         "window.load(2 * W::kHalo + i, x + image, map, piece + W::kHalo + i, pixel, piece + W::kHalo + i < last)",
     ),
-    "channels that pad the vector count": ("lrn_kernel.cu", "values[place * L::kChannels + i][p] = channel ?", "values[place * L::kChannels + i][p] = true ?"),
-    "padding channels not cleared": ("lrn_kernel.cu", "L::Type::written(channel ? y : 0.0f)", "L::Type::written(y + (channel ? 0.0f : 1.0f))"),
-    "channels and pixels swapped": ("lrn_layout.h", "(pixel * map.pieces + piece) * kChannels", "(piece * map.pixels + pixel) * kChannels"),
-    "vectors of 32 as if of 8": ("lrn_layout.h", "constexpr int kPerVector = kVector / kChannels;", "constexpr int kPerVector = 1;"),
-    "images of the batch overlap": ("lrn_layout.h", "static_cast<std::int64_t>(map.pieces) * kChannels * map.pixels", "static_cast<std::int64_t>(map.channels - 1) * map.pixels"),
+    "channels that pad the vector count": (
+        "lrn_kernel.cu",
+        "values[place * L::kChannels + i][p] = channel ?",
+        "values[place * L::kChannels + i][p] = true ?",
+    ),
+    "padding channels not cleared": (
+        "lrn_kernel.cu",
+        "L::Type::written(channel ? y : 0.0f)",
+        "L::Type::written(y + (channel ? 0.0f : 1.0f))",
+    ),
+    "channels and pixels swapped": (
+        "lrn_layout.h",
+        "(pixel * map.pieces + piece) * kChannels",
+        "(piece * map.pixels + pixel) * kChannels",
+    ),
+    "vectors of 32 as if of 8": (
+        "lrn_layout.h",
+        "constexpr int kPerVector = kVector / kChannels;",
+        "constexpr int kPerVector = 1;",
+    ),
+    "images of the batch overlap": (
+        "lrn_layout.h",
+        "static_cast<std::int64_t>(map.pieces) * kChannels * map.pixels",
+        "static_cast<std::int64_t>(map.channels - 1) * map.pixels",
+    ),
     "rounds towards zero": ("lrn_math.h", "nearbyintf(", "truncf("),
     "saturates at -127": ("lrn_math.h", "steps < -128 ? -128 :", "steps < -127 ? -127 :"),
     "no barrier": ("lrn_kernel.cu", "    __syncthreads();\n", ""),
-    "one buffer in place of two": ("lrn_kernel.cu", "buffer = buffer == shared ? shared + L::kStep * kThreads : shared;", ""),
-    "padding is 0 and not the lowest": ("lrn_kernel.cu", "inside ? made.values[k] : L::Type::lowest()", "inside ? made.values[k] : 0"),
+    "one buffer in place of two": (
+        "lrn_kernel.cu",
+        "buffer = buffer == shared ? shared + L::kStep * kThreads : shared;",
+        "",
+    ),
+    "padding is 0 and not the lowest": (
+        "lrn_kernel.cu",
+        "inside ? made.values[k] : L::Type::lowest()",
+        "inside ? made.values[k] : 0",
+    ),
     "NaN loses": ("lrn_math.h", "return right > left || right != right ? b : a;", "return right > left ? b : a;"),
-    "height and width swapped in strides": ("lrn_kernel.cu", "top * pool.about.strides[0] - pool.about.pads[0]", "top * pool.about.strides[1] - pool.about.pads[0]"),
-    "last tile cut off": ("lrn_kernel.cu", "pool.tiles = pool.tiles_across * divided_up(o.height, pool.tile.out_height)", "pool.tiles = pool.tiles_across * (o.height / pool.tile.out_height)"),
-    "general pool one row short": ("lrn_kernel.cu", "for (int h = 0; h < kernel_height; ++h)", "for (int h = 0; h < kernel_height - 1; ++h)"),
-}  # fmt: skip
+    "height and width swapped in strides": (
+        "lrn_kernel.cu",
+        "top * pool.about.strides[0] - pool.about.pads[0]",
+        "top * pool.about.strides[1] - pool.about.pads[0]",
+    ),
+    "last tile cut off": (
+        "lrn_kernel.cu",
+        "pool.tiles = pool.tiles_across * divided_up(o.height, pool.tile.out_height)",
+        "pool.tiles = pool.tiles_across * (o.height / pool.tile.out_height)",
+    ),
+    "general pool one row short": (
+        "lrn_kernel.cu",
+        "for (int h = 0; h < kernel_height; ++h)",
+        "for (int h = 0; h < kernel_height - 1; ++h)",
+    ),
+}
 
 CASES = (
     Case("fp32 linear", 5, (2, 21, 6, 6)),  # four pixels a thread
