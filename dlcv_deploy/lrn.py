@@ -46,9 +46,7 @@ class Plugin:
         if spec.lrn == "race":
             _check_race(spec, takers)
         if spec.lrn_library is None:
-            from .plugin.build import DEFAULT_ARCHITECTURES, recipe
-
-            return cls(None, recipe(DEFAULT_ARCHITECTURES))
+            return cls(None, _recipe())
         try:
             data = spec.lrn_library.expanduser().read_bytes()
         except OSError as e:
@@ -75,6 +73,15 @@ class Plugin:
         from .plugin.build import built_library
 
         return built_library(stages).data
+
+
+def _recipe() -> Mapping[str, Any]:
+    from .plugin.build import DEFAULT_ARCHITECTURES, recipe
+
+    try:
+        return recipe(DEFAULT_ARCHITECTURES)
+    except MissingBackend as e:
+        raise MissingBackend(e.what, fix=f"{e.fix}; or name a library built elsewhere: --lrn-library FILE") from e
 
 
 def _check_race(spec: BuildSpec, takers: list[str]) -> None:

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from .calibration.table import CalibrationTable
 
 BATCHES = (1, 10)
-ALIKE: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
-"""The greatest L2 norm of the difference of two variants' answers, over that of the answers."""
+ALIKE: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 2e-2}
+"""The greatest L2 norm of the difference of two variants' answers, over that of the answers.
+
+AlexNet's INT8 graph for CIFAR-10 on ONNX Runtime: LRNs that are off by 1e-5 change its answers by 0.6 %, for values on
+the edge fall to the other int8; a window of 7 channels in the place of 5 changes them by 3.5 %.
+"""
 _CALLS = 50
 
 

@@ -1,94 +1,12 @@
 """How an engine is asked of TensorRT, on a make-believe module that takes notes; every native no is an error."""
 
-from types import SimpleNamespace
-
 import pytest
+from helpers.trt import FakeTensorRT
 
 from dlcv_deploy.backends import _cuda, optional, tensorrt
 from dlcv_deploy.errors import MissingBackend, SpecError, ToolError
 from dlcv_deploy.isolate import Answer
 from dlcv_deploy.types import CompileOptions, Dim
-
-
-class FakeDims(list):
-    pass
-
-
-class FakeTensorRT:
-    """TensorRT 10: one input ``x`` (N, 3, 8, 8); ``faults`` name what returns None or False."""
-
-    __version__ = "10.13.0.35"
-    Dims = FakeDims
-    MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
-    BuilderFlag = SimpleNamespace(TF32="tf32")
-    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
-
-    def __init__(self, *faults, shape=(-1, 3, 8, 8), dtype="FLOAT", outputs=1):
-        self.faults, self.said, self.outputs = faults, [], outputs
-        self.input = SimpleNamespace(name="x", shape=shape, dtype=SimpleNamespace(name=dtype))
-        self.ILogger = type("ILogger", (), {"__init__": lambda self: None})
-
-    def given(self, name, value):
-        return None if name in self.faults else value
-
-    def note(self, name, value=None):
-        def call(*args, **kwargs):
-            self.said.append((name, *args, *kwargs.values()))
-            return value(*args) if callable(value) else value
-
-        return call
-
-    def Builder(self, logger):
-        if "builder" in self.faults:
-            logger.log(SimpleNamespace(name="ERROR"), "CUDA initialization failure with error: 35")
-            raise TypeError("pybind11::init(): factory function returned nullptr")
-        logger.log(SimpleNamespace(name="WARNING"), "a warning")
-        self.logger = logger
-        return SimpleNamespace(
-            create_network=self.note("flags", self.given("network", self.network())),
-            create_builder_config=lambda: self.given("config", self.config()),
-            create_optimization_profile=lambda: self.given("profile", self.profile()),
-            build_serialized_network=self.build,
-        )
-
-    def build(self, network, config):
-        if "plan" in self.faults:
-            self.logger.log(SimpleNamespace(name="ERROR"), "no tactic for conv1")
-        return self.given("plan", b"engine")
-
-    def network(self):
-        return SimpleNamespace(num_inputs=1, num_outputs=self.outputs, get_input=lambda i: self.input)
-
-    def config(self):
-        return SimpleNamespace(
-            set_memory_pool_limit=self.note("memory"),
-            clear_flag=self.note("clear"),
-            add_optimization_profile=self.note("profile", -1 if "added" in self.faults else 0),
-            create_timing_cache=self.note("cache in", lambda data: self.given("cache", ("cache", data))),
-            set_timing_cache=self.note("cache set", "cache set" not in self.faults),
-            get_timing_cache=lambda: self.given("cache back", SimpleNamespace(serialize=lambda: b"new times")),
-        )
-
-    def profile(self):
-        return SimpleNamespace(set_shape=self.note("shape"))
-
-    def OnnxParser(self, network, logger):
-        def error(name, operator, code, text):
-            return SimpleNamespace(
-                node_name=lambda: name,
-                node_operator=lambda: operator,
-                code=lambda: SimpleNamespace(name=code),
-                desc=lambda: text,
-            )
-
-        errors = [
-            error("odd", "Frob", "INVALID_NODE", "no such\nin a.cpp\n[x::catchCudaError] 35\nmore"),
-            error("", "", "INVALID_GRAPH", "cut"),
-        ]
-        return SimpleNamespace(
-            parse=self.note("parse", "parse" not in self.faults), num_errors=2, get_error=lambda i: errors[i]
-        )
-
 
 OPTIONS = CompileOptions(batch=Dim(1, 4, 16), workspace_bytes=1 << 20)
 
