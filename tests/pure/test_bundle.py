@@ -1,3 +1,4 @@
+import dataclasses as dc
 import json
 import shutil
 
@@ -6,7 +7,7 @@ import pytest
 from dlcv_deploy.bundle import Manifest, open_bundle, write
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.errors import ArtifactError, SpecError
-from dlcv_deploy.types import Dim, Engine, Preprocess, TensorSpec
+from dlcv_deploy.types import Dim, Engine, PluginNeed, Preprocess, TensorSpec
 
 MANIFEST = Manifest(
     model="resnet20",
@@ -125,3 +126,91 @@ def test_an_engine_that_is_not_there(bundle):
 def test_a_bundle_can_be_moved(bundle, tmp_path):
     shutil.move(bundle.path, tmp_path / "elsewhere")
     assert open_bundle(tmp_path / "elsewhere").manifest == bundle.manifest
+
+
+# --- engines that call the LRN plugin
+
+LIBRARY = "libdlcv_lrn.so"
+NEED = PluginNeed(LIBRARY, sha256(b"library"), "10.14.1", (75, 86), ("DlcvLRN", "DlcvLRNMaxPool"))
+
+
+def calling(backend):
+    return Engine(backend, "SM 8.6", "10", {"model.engine": backend.encode(), LIBRARY: b"library"}, plugin=NEED)
+
+
+@pytest.fixture
+def with_plugin(tmp_path):
+    engines = (ENGINES[0], calling("tensorrt"), calling("tensorrt_rtx"))
+    return write(tmp_path / "p.dlcv", MANIFEST, engines, FILES, replace=False)
+
+
+def test_what_an_engine_needs_comes_back(with_plugin):
+    opened = open_bundle(with_plugin.path)
+    assert opened.manifest == with_plugin.manifest
+    assert opened.engine("tensorrt") == calling("tensorrt")
+    assert opened.engine("tensorrt_rtx") == calling("tensorrt_rtx")
+    assert opened.engine("onnxruntime").plugin is None
+
+
+def test_the_manifest_says_what_is_needed_and_only_where_it_is(with_plugin, bundle):
+    document = json.loads((with_plugin.path / "manifest.json").read_text())
+    assert document["schema"] == 2  # what reads this version's bundles reads those of before, too
+    assert document["engines"]["tensorrt_rtx"]["plugin"] == {
+        "file": LIBRARY,
+        "sha256": sha256(b"library"),
+        "tensorrt": "10.14.1",
+        "architectures": [75, 86],
+        "ops": ["DlcvLRN", "DlcvLRNMaxPool"],
+    }
+    for engine in [document["engines"]["onnxruntime"], *bundle.manifest.engines.values()]:
+        assert set(engine) == {"target", "version", "notes", "batch", "files"}
+
+
+def test_two_engines_share_one_library(with_plugin):
+    engines = with_plugin.manifest.engines
+    assert {engines[name]["files"][LIBRARY] for name in ("tensorrt", "tensorrt_rtx")} == {f"tensorrt/{LIBRARY}"}
+    assert len(list(with_plugin.path.rglob(LIBRARY))) == 1
+
+
+def test_a_library_that_is_gone_or_altered_is_named(with_plugin):
+    file = with_plugin.path / "tensorrt" / LIBRARY
+    file.write_bytes(b"Library")
+    with pytest.raises(ArtifactError, match=r"libdlcv_lrn\.so was altered"):
+        open_bundle(with_plugin.path)
+    file.unlink()
+    with pytest.raises(ArtifactError, match=r"lacks tensorrt/libdlcv_lrn\.so"):
+        open_bundle(with_plugin.path)
+
+
+def edited(bundle, change):
+    document = json.loads((bundle.path / "manifest.json").read_text())
+    change(document["engines"]["tensorrt"])
+    (bundle.path / "manifest.json").write_text(json.dumps(document))
+
+
+def test_an_engine_whose_library_the_manifest_does_not_list_is_refused(with_plugin):
+    edited(with_plugin, lambda engine: engine["files"].pop(LIBRARY))
+    opened = open_bundle(with_plugin.path)
+    with pytest.raises(ArtifactError, match=r"p\.dlcv lacks libdlcv_lrn\.so, which its engine for tensorrt needs"):
+        opened.engine("tensorrt")
+    assert opened.engine("tensorrt_rtx") == calling("tensorrt_rtx")
+
+
+@pytest.mark.parametrize("value", [None, "x", {}, {"file": LIBRARY}, {**dc.asdict(NEED), "architectures": 86}])
+def test_a_damaged_need_is_a_damaged_manifest(with_plugin, value):
+    edited(with_plugin, lambda engine: engine.update(plugin=value))
+    with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
+        open_bundle(with_plugin.path)
+
+
+def test_inspect_says_what_an_engine_needs(with_plugin):
+    from dlcv_deploy.describe import describe_bundle
+
+    onnx = b""  # an empty graph
+    path = with_plugin.path.with_name("q.dlcv")
+    told = describe_bundle(write(path, MANIFEST, (calling("tensorrt"),), {"model.onnx": onnx}, replace=False))
+    (line,) = [line for line in told.splitlines() if line.startswith("plugin")]
+    assert line.split(maxsplit=1)[1] == (
+        "tensorrt needs libdlcv_lrn.so (DlcvLRN, DlcvLRNMaxPool), for SM 7.5, 8.6,"
+        f" built against TensorRT 10.14.1, SHA-256 {sha256(b'library')[:12]}"
+    )

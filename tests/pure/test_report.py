@@ -17,6 +17,7 @@ from dlcv_deploy.report.document import (
     CompiledEngine,
     Environment,
     File,
+    Lrn,
     Report,
     Weights,
     engine_name,
@@ -350,14 +351,64 @@ def test_a_vector_longer_than_others_is_kept_of_fewer_images():
     )
 
 
+TIMES = {"native": 2, "plugin": 1}
+LEFT = LeftAlone("lrn_3", "LRN", "its window of 4 channels has no centre")
+
+
+def race(name, batch, p50_ms):
+    return Latency(name, batch, 50, p50_ms, p50_ms, p50_ms, p50_ms, 1e3 * batch / p50_ms)
+
+
+@pytest.mark.parametrize(
+    ("lrn", "said"),
+    [
+        (None, ()),
+        (
+            Lrn("plugin", ("lrn_1+max_pool_1", "lrn_2"), (LEFT,)),
+            (
+                "LRN by the plugin's CUDA kernels: 2 nodes (lrn_1+max_pool_1, lrn_2)",
+                "LRN lrn_3 is left to TensorRT: its window of 4 channels has no centre",
+            ),
+        ),
+        (
+            Lrn("native", race=(race("native", 1, 0.5), race("plugin", 1, 0.75), Latency("native", 10, not_run="no"))),
+            (
+                "LRN by TensorRT's own layer, the faster of both",
+                "race at batch 1, p50: native 0.500 ms, plugin 0.750 ms",
+            ),
+        ),
+        (
+            Lrn("plugin", ("lrn_1",), (), tuple(race(n, b, t * b) for b in (1, 10) for n, t in TIMES.items())),
+            (
+                "LRN by the plugin's CUDA kernels: 1 node (lrn_1), the faster of both",
+                "race at batch 1, p50: native 2.000 ms, plugin 1.000 ms",
+                "race at batch 10, p50: native 20.00 ms, plugin 10.00 ms",
+            ),
+        ),
+    ],
+    ids=["not asked", "plugin", "native won", "plugin won"],
+)  # fmt: skip
+def test_which_lrn_an_engine_uses_is_said_on_both_pages(lrn, said):
+    engine = dc.replace(full().engines[1], lrn=lrn)
+    report = dc.replace(full(), engines=(engine,))
+    assert words.lrn_lines(engine) == said
+    for line in said:
+        assert f"- tensorrt_rtx: {line}".replace("*", "\\*") in markdown(report)
+        assert line in " ".join(table(report).split())
+    assert from_json(to_json(report)).engines == (engine,)
+
+
 def test_a_report_of_an_earlier_version_is_read():
     value = json.loads(to_json(full()))
     for parity in value["parity"]:
         for leg in parity["legs"]:
             del leg["outputs"]
+    for engine in value["engines"]:
+        del engine["lrn"]
     report = from_json(json.dumps(value))
     assert all(leg.outputs == () for parity in report.parity for leg in parity.legs)
     assert report.parity[0] == full().parity[0]
+    assert report.engines == full().engines
 
 
 def test_json_is_stable_strict_and_starts_with_its_schema():
