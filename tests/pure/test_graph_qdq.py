@@ -425,6 +425,137 @@ def test_an_output_is_the_float_value_and_not_what_int8_nodes_read_of_it():
     assert np.array_equal(logits, np.rint(r))  # a scale of 1, and the identity as weights
 
 
+# Through LRN
+
+
+ALONE = "its sums of squares and its power need the range of floating point"
+THROUGH = "it reads and gives int8, and computes its sums of squares and its power in float32"
+NORM = """[conv_1] c1 = Conv (input, w1) [relu_1] r = Relu (c1) [lrn_1] l = LRN <size = 3> (r)
+    [max_pool_1] m = MaxPool <kernel_shape = [2, 2]> (l) [conv_2] logits = Conv (m, w2)"""
+NORM_IO = "(float[n,2,4,4] input) => (float[n,c,h,w] logits)"
+
+
+def through(model: ExportedModel, amax: dict[str, float] | None = None) -> QuantizedModel:
+    ranges = dict.fromkeys(quantizable(proto(model)), 127.0) | (amax or {})
+    result = quantize(model, ranges, through_lrn=True)
+    assert quantize(model, ranges, through_lrn=False) == quantize(model, ranges)
+    checker.check_model(proto(result.model), full_check=True)
+    shape_inference.infer_shapes(proto(result.model), check_type=True, strict_mode=True)
+    return result
+
+
+def test_an_lrn_between_int8_nodes_reads_and_gives_int8():
+    model = exported(NORM, signature=NORM_IO)
+    assert quantizable(proto(model)) == ("input", "r", "m")
+    result = through(model, {"r": 5.0, "m": 3.0})
+    assert lines(result)[2:] == [
+        "relu_1: c1",
+        "pair r",
+        "lrn_1: r_dq",
+        "pair l",
+        "max_pool_1: l_dq",
+        "pair m",
+        "conv_2: m_dq w2_dq",
+    ]
+    got = values(result)
+    assert got["r_scale"] == np.float32(5 / 127)
+    assert got["l_scale"] == got["m_scale"] == np.float32(3 / 127)
+    assert (result.quantized, result.left_alone) == (("conv_1", "conv_2"), (LeftAlone("lrn_1", "LRN", THROUGH),))
+
+
+def test_unasked_an_lrn_reads_float32_and_one_table_serves_both():
+    model = exported(NORM, signature=NORM_IO)
+    result = quantized(model, {"r": 5.0})
+    assert lines(result)[2:5] == ["relu_1: c1", "lrn_1: r", "pair l"]
+    assert "r_scale" not in values(result)
+    assert result.left_alone == (LeftAlone("lrn_1", "LRN", ALONE),)
+
+
+@pytest.mark.parametrize(
+    ("tail", "pairs"),
+    [
+        ("[conv_2] logits = Conv (l, w2)", ["r", "l"]),
+        ("[p] m = MaxPool <kernel_shape = [2, 2]> (l) [a] logits = Conv (m, w2)", ["r", "l", "m"]),
+        (  # as an Inception module behind it: a branch of its own pools what the others read
+            "[p] m = MaxPool <kernel_shape = [2, 2]> (l) [a] a = Conv (m, w2) "
+            "[q] n = MaxPool <kernel_shape = [1, 1]> (m) [b] b = Conv (n, w2) [c] logits = Mul (a, b)",
+            ["r", "l", "m", "n"],
+        ),
+        ("[b] l2 = LRN <size = 5> (l) [conv_2] logits = Conv (l2, w2)", ["l", "l2"]),  # float32 between the two
+    ],
+    ids=["at once", "through a pool", "through a pool that several read", "through another"],
+)
+def test_what_an_lrn_gives_may_be_read_in_several_ways(tail, pairs):
+    model = exported("[r] r = Relu (input) [lrn_1] l = LRN <size = 3> (r) " + tail, signature=NORM_IO)
+    found = [line.split()[1] for line in lines(through(model)) if line.startswith("pair")]
+    assert found == pairs
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "[conv_2] a = Conv (l, w2) [b] logits = Mul (a, l)",
+        "[p] m = MaxPool <kernel_shape = [1, 1]> (l) [conv_2] a = Conv (m, w2) [b] logits = Mul (a, m)",
+        "[p] m = MaxPool <kernel_shape = [1, 1]> (l) [conv_2] a = Conv (m, w2) [b] logits = Mul (a, l)",
+        "[t] t = Tanh (l) [conv_2] logits = Conv (t, w2)",
+        "[t] t = Transpose <perm = [0, 1, 3, 2]> (l) [conv_2] logits = Conv (t, w2)",
+    ],
+    ids=["itself", "behind a pool", "beside a pool", "not int8", "moved otherwise"],
+)
+def test_an_lrn_whose_answer_is_read_in_float32_reads_float32(tail):
+    model = exported("[r] r = Relu (input) [lrn_1] l = LRN <size = 3> (r) " + tail, signature=NORM_IO)
+    result = through(model)
+    assert "lrn_1: r" in lines(result)
+    assert LeftAlone("lrn_1", "LRN", ALONE) in result.left_alone
+    assert result == quantized(model)
+
+
+def test_a_pool_before_an_lrn_works_in_int8_too():
+    model = exported(
+        "[r] r = Relu (input) [p] m = MaxPool <kernel_shape = [2, 2]> (r) [lrn_1] l = LRN <size = 3> (m) "
+        "[conv_1] logits = Conv (l, w2)",
+        signature=NORM_IO,
+    )
+    assert quantizable(proto(model)) == ("m", "l")
+    result = through(model, {"m": 5.0})
+    assert lines(result) == ["r: input", "pair r", "p: r_dq", "pair m", "lrn_1: m_dq", "pair l", "conv_1: l_dq w2_dq"]
+    assert values(result)["r_scale"] == values(result)["m_scale"] == np.float32(5 / 127)
+
+
+def test_an_lrn_shares_the_pair_of_the_convolution_beside_it():
+    model = exported(
+        "[r] r = Relu (input) [p] m = MaxPool <kernel_shape = [1, 1]> (r) [a] a = Conv (m, w1) "
+        "[lrn_1] l = LRN <size = 3> (m) [b] b = Conv (l, w2) [c] logits = Mul (a, b)"
+    )
+    assert lines(through(model)) == [
+        *("r: input", "p: r", "pair m", "a: m_dq w1_dq", "lrn_1: m_dq", "pair l", "b: l_dq w2_dq", "c: a b")
+    ]
+
+
+@pytest.mark.parametrize(("dead", "reads"), [("r", "r"), ("m", "r"), ("input", "r_dq")])
+def test_an_lrn_of_what_is_always_zero_reads_float32(dead, reads):
+    result = through(exported(NORM, signature=NORM_IO), {dead: 0.0})
+    assert f"lrn_1: {reads}" in lines(result)
+    assert ("pair r" in lines(result)) == (reads == "r_dq")
+
+
+@pytest.mark.parametrize("tensor", ["r", "l", "m"])
+def test_returning_a_tensor_around_an_lrn_changes_no_pair(tensor):
+    plain = exported(NORM, signature=NORM_IO)
+    more = returning(plain, tensor)
+    assert quantizable(proto(more)) == quantizable(proto(plain))
+    before, after = through(plain), through(more)
+    assert lines(after) == [*lines(before), f"tap_{tensor}: {tensor}"]
+    assert after.left_alone == before.left_alone
+
+
+def test_a_range_for_the_tensor_before_an_lrn_is_asked_for_in_any_case():
+    model = exported(NORM, signature=NORM_IO)
+    for through_lrn in (False, True):
+        with pytest.raises(SpecError, match="there is no range for 1 of 3 tensors, the first being 'r'"):
+            quantize(model, {"input": 1.0, "m": 1.0}, through_lrn=through_lrn)
+
+
 # What is left alone
 
 
