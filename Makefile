@@ -4,16 +4,18 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-EXTRAS := torch,onnxruntime,openvino,rtx,test
+EXTRAS := torch,onnxruntime,openvino,rtx,plugin,test
 DEMO := build/resnet20-int8.dlcv
 
 .PHONY: demo test slow setup lint types format clean
 
 setup: $(VENV)/.ready
 
+# kernel-lens carries TensorRT's headers, which the tests compile the plugin against; nothing else of it is used
 $(VENV)/.ready: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
 	$(PIP) --editable '.[$(EXTRAS)]'
+	$(PIP) --no-deps kernel-lens
 	touch $@
 
 demo: setup

@@ -99,8 +99,21 @@ def doctor_value() -> dict[str, Any]:
         "cache": str(cache_dir()),
         "packages": dict(found.packages),
         "can_export": "torch" in found.packages and "onnxscript" in found.packages,
+        "no_plugin": _no_plugin(),
         "backends": abilities,
     }
+
+
+def _no_plugin() -> str:
+    """Why the LRN plugin cannot be compiled here; empty where it can."""
+    from .errors import MissingBackend
+    from .plugin.toolchain import find_toolchain
+
+    try:
+        find_toolchain()
+    except MissingBackend as e:
+        return f"{e.what}; {e.fix}"
+    return ""
 
 
 def describe_doctor(value: dict[str, Any]) -> str:
@@ -112,9 +125,10 @@ def describe_doctor(value: dict[str, Any]) -> str:
         ("cache", value["cache"]),
         ("packages", ", ".join(f"{name} {version}" for name, version in value["packages"].items())),
         ("can export", export),
+        ("plugin", "can be compiled" if not value["no_plugin"] else "cannot be compiled: see below"),
     ]
     rows = [("backend", "version", "compiles", "runs")]
-    reasons = []
+    reasons = [value["no_plugin"]] if value["no_plugin"] else []
     for name, ability in value["backends"].items():
         no = {"compile": ability["no_compile"], "run": ability["no_run"]}
         rows.append((name, ability["version"] or "-", *("no" if reason else "yes" for reason in no.values())))

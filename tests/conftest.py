@@ -16,14 +16,30 @@ from hypothesis import settings
 
 from dlcv_deploy import backends
 from dlcv_deploy.backends import _cuda
+from dlcv_deploy.digest import digest
 from dlcv_deploy.errors import MissingBackend
 from dlcv_deploy.plugin import toolchain
+from dlcv_deploy.plugin.library import FILE, read_library
+from dlcv_deploy.store import Store
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 DATA = Path(os.environ.get("DLCV_DATA") or Path(__file__).parents[2] / "shared" / "data")
 REQUIRED = tuple(filter(None, os.environ.get("DLCV_REQUIRE", "").replace(" ", "").split(",")))
+
+
+PLUGIN_ARCHITECTURES = (75, 86)  # few, to be quick; PTX of the last serves all above it
+
+
+def _headers_of_a_wheel():
+    """Let tests compile the plugin where no TensorRT SDK is: kernel-lens ships its headers."""
+    spec = importlib.util.find_spec("kernel_lens")
+    if spec and spec.origin and not {"DLCV_TENSORRT_INCLUDE", "TENSORRT_ROOT"} & set(os.environ):
+        os.environ["DLCV_TENSORRT_INCLUDE"] = str(Path(spec.origin).parent / "include" / "tensorrt")
+
+
+_headers_of_a_wheel()
 
 
 def _package(name):
@@ -56,6 +72,8 @@ CAPABILITIES = {
     "gpu": _cuda.no_gpu,
     "nvcc": _tool(toolchain.find_nvcc),
     "gxx": _tool(toolchain.find_cxx),
+    "cmake": _tool(toolchain.find_cmake),
+    "tensorrt_headers": _tool(toolchain.find_headers),
 }
 
 
@@ -115,6 +133,27 @@ def imagenet224_dir():
     """The folder with 150 labelled photographs."""
     _need("imagenet224")
     return DATA / "imagenet224"
+
+
+@pytest.fixture(scope="session")
+def plugin_compiled(request):
+    """The plugin's library from the real source, and what ptxas said; kept until source or compilers change."""
+    _need("nvcc", "gxx", "cmake", "tensorrt_headers")
+    from dlcv_deploy.plugin.build import compile_library, recipe
+
+    kept, key = Store(Path(request.config.cache.mkdir("plugin"))), digest(log=1, **recipe(PLUGIN_ARCHITECTURES))
+    files = kept.get("plugin", key)
+    if files is None:
+        library, log = compile_library(PLUGIN_ARCHITECTURES, cuda_flags="-Xptxas=-v")
+        files = {FILE: library.data, "log": log.encode()}
+        kept.put("plugin", key, files)
+    return read_library(files[FILE], FILE), files["log"].decode()
+
+
+@pytest.fixture(scope="session")
+def plugin_library(plugin_compiled):
+    """The plugin's library, for SM 7.5, 8.6 and 8.9, and as PTX for all above."""
+    return plugin_compiled[0]
 
 
 @pytest.fixture(autouse=True, scope="session")

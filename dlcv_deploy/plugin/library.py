@@ -136,11 +136,11 @@ def _library(data: bytes, told: bytes) -> Library | None:
     try:
         value = json.loads(told)
         tensorrt, cuda, source = (value[key] for key in ("tensorrt", "cuda", "source"))
-        architectures = value["architectures"]
+        schema, architectures = value["schema"], value["architectures"]
     except (ValueError, KeyError, TypeError):
         return None
     plain = isinstance(architectures, list) and architectures and all(type(one) is int for one in architectures)
     texts = all(isinstance(text, str) and text for text in (tensorrt, cuda, source))
-    if value["schema"] != _SCHEMA or not plain or not texts:
+    if schema != _SCHEMA or not plain or not texts:
         return None
     return Library(data, tensorrt, tuple(sorted(set(architectures))), cuda, source)

@@ -137,7 +137,7 @@ def find_nvcc() -> Nvcc:
         MissingBackend: there is none.
     """
     why = "no nvcc, the CUDA compiler"
-    for path, home in _nvccs():
+    for path, home in cuda_programs("nvcc"):
         try:
             version = _version("nvcc", path, r"release [\d.]+, V(\d+\.\d+\.\d+)")
         except MissingBackend as e:
@@ -150,22 +150,27 @@ def find_nvcc() -> Nvcc:
     raise MissingBackend(why, fix=_FIXES["nvcc"])
 
 
-def _nvccs() -> Iterator[tuple[Path, Path | None]]:
-    """Where an nvcc lies, and its folder where that is a wheel's."""
+def cuda_programs(name: str) -> Iterator[tuple[Path, Path | None]]:
+    """Where a program of CUDA lies, the best place first, and its folder where that is a wheel's."""
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if folder := os.environ.get(variable):
-            yield from ((path, None) for path in _executable(Path(folder) / "bin/nvcc"))
-    if on_path := shutil.which("nvcc"):
+            yield from ((path, None) for path in _executable(Path(folder) / "bin" / name))
+    if on_path := shutil.which(name):
         yield Path(on_path), None
-    yield from ((path, None) for path in _executable(_usual_cuda() / "bin/nvcc"))
-    spec = importlib.util.find_spec("nvidia")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
+    yield from ((path, None) for path in _executable(_usual_cuda() / "bin" / name))
+    for folder in _site_folders():
         for home in sorted(Path(folder).glob("cu[0-9]*"), reverse=True):
-            yield from ((path, home) for path in _executable(home / "bin/nvcc"))
+            yield from ((path, home) for path in _executable(home / "bin" / name))
 
 
 def _usual_cuda() -> Path:
     return Path("/usr/local/cuda")
+
+
+def _site_folders() -> list[str]:
+    """Where CUDA's wheels unpack."""
+    spec = importlib.util.find_spec("nvidia")
+    return [] if spec is None else list(spec.submodule_search_locations or ())
 
 
 def find_cxx() -> tuple[Path, str]:
@@ -214,7 +219,11 @@ def _programs(name: str) -> Iterator[Path]:
     """A program on PATH, and the one that pip put beside Python, whose folder need not be on PATH."""
     if on_path := shutil.which(name):
         yield Path(on_path)
-    yield from _executable(Path(sys.executable).parent / name)
+    yield from _executable(_beside_python() / name)
+
+
+def _beside_python() -> Path:
+    return Path(sys.executable).parent
 
 
 def _executable(path: Path) -> Iterator[Path]:

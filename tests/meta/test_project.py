@@ -71,6 +71,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         "dlcv_deploy/models/weights/googlenet-cifar10.safetensors",
         "dlcv_deploy/calibration/tables/resnet20.json",
         "dlcv_deploy/backends/tensorrt_rtx.py",
+        "dlcv_deploy/plugin/csrc/CMakeLists.txt",
+        "dlcv_deploy/plugin/csrc/lrn_kernel.cu",
+        "dlcv_deploy/plugin/csrc/lrn_plugin.cpp",
     ):
         assert expected in names
     assert not [n for n in names if "test" in n]
@@ -84,7 +87,7 @@ def test_pins_agree_with_the_ranges():
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
     text = (ROOT / "pyproject.toml").read_text()
-    lists = re.findall(r"^(?:dependencies|\w+) = \[(.*?)\]$", text.split("[project.scripts]")[0], re.M)
+    lists = re.findall(r"^(?:dependencies|\w+) = \[(.*?)\]$", text.split("[project.scripts]")[0], re.M | re.S)
     for requirement in (Requirement(r) for body in lists for r in re.findall(r'"([^"]+)"', body) if ">=" in r):
         if requirement.name in pins:
             assert Version(pins[requirement.name]) in requirement.specifier
