@@ -29,24 +29,26 @@ void log_error(char const* op, char const* format, Values... values) noexcept {
 
 char const* name_of(bool fused) noexcept { return fused ? kLrnMaxPoolName : kLrnName; }
 
-// Every field by its name, type, length and place: what is read, offered and serialized is this one list.
+// Every field by its name, type, length and place: what is read, offered and serialized is this one list. Fields that
+// ONNX has a default for may be missing.
 struct FieldAt {
   char const* name;
   PluginFieldType type;
   int32_t length;
   void* place;
+  bool needed = false;
 };
 
 std::vector<FieldAt> fields_of(Attributes& a) {
   constexpr auto kInt = PluginFieldType::kINT32, kFloat = PluginFieldType::kFLOAT32;
-  std::vector<FieldAt> found{{"size", kInt, 1, &a.lrn.size},
+  std::vector<FieldAt> found{{"size", kInt, 1, &a.lrn.size, true},
                              {"alpha", kFloat, 1, &a.lrn.alpha},
                              {"beta", kFloat, 1, &a.lrn.beta},
                              {"bias", kFloat, 1, &a.lrn.bias},
                              {"input_scale", kFloat, 1, &a.lrn.input_scale},
                              {"output_scale", kFloat, 1, &a.lrn.output_scale}};
   if (a.fused) {
-    found.push_back({"kernel_shape", kInt, 2, a.pool.kernel});
+    found.push_back({"kernel_shape", kInt, 2, a.pool.kernel, true});
     found.push_back({"strides", kInt, 2, a.pool.strides});
     found.push_back({"pads", kInt, 4, a.pool.pads});
   }
@@ -56,12 +58,11 @@ std::vector<FieldAt> fields_of(Attributes& a) {
 // Whether all fields were read; says what is wrong where not.
 bool read_fields(Attributes& a, nvinfer1::PluginFieldCollection const& given) {
   char const* const op = name_of(a.fused);
-  const auto known = fields_of(a);
-  bool sized = false;
+  auto known = fields_of(a);
   for (int32_t i = 0; i < given.nbFields; ++i) {
     PluginField const& field = given.fields[i];
-    FieldAt const* match = nullptr;
-    for (FieldAt const& each : known) {
+    FieldAt* match = nullptr;
+    for (FieldAt& each : known) {
       if (std::strcmp(each.name, field.name) == 0) match = &each;
     }
     if (match == nullptr) {
@@ -76,10 +77,11 @@ bool read_fields(Attributes& a, nvinfer1::PluginFieldCollection const& given) {
       return false;
     }
     std::memcpy(match->place, field.data, static_cast<size_t>(field.length) * 4);
-    sized = sized || match->place == &a.lrn.size;
+    match->needed = false;
   }
-  if (!sized) {
-    log_error(op, "attribute 'size' is missing");
+  for (FieldAt const& each : known) {
+    if (!each.needed) continue;
+    log_error(op, "attribute '%s' is missing", each.name);
     return false;
   }
   return true;
