@@ -62,7 +62,7 @@ def raced(
     own = lower(model, spec, table, stages)
     suited = lower(model, spec, table, stages, through_lrn=True) if spec.precision == "int8" else own
     graph = plugin_graph(suited.model, stages)
-    kept: dict[str, Engine] = {}
+    portable, kept = own, dict[str, Engine]()
     uses: dict[str, document.Lrn] = {}
     for name in (name for name in options if name in TARGETS):
         runners = _runners(name, own, suited, graph, options[name], library, stages)
@@ -70,14 +70,14 @@ def raced(
         choice = faster(rows)
         kept[name] = runners[choice]
         if choice == "plugin":
-            own = suited
+            portable = suited
             uses[name] = document.Lrn(choice, graph.lowered, graph.left_alone, rows)
         else:
             uses[name] = document.Lrn(choice, race=rows)
     for name, told in options.items():
         if name not in kept:
-            kept[name] = compiled(name, own.model.onnx, told, stages)
-    return Compiled(own, tuple(kept[name] for name in options), uses)
+            kept[name] = compiled(name, portable.model.onnx, told, stages)
+    return Compiled(portable, tuple(kept[name] for name in options), uses)
 
 
 def _runners(

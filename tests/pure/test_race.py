@@ -148,7 +148,7 @@ def exported():
 
 
 class FakeBackend:
-    """Its engines hold their graph; ``wrong`` is what the plugin adds to its answers, ``slow`` its time over native's."""
+    """Its engines hold their graph; ``wrong`` is what the plugin adds to answers, ``slow`` its time over native's."""
 
     def __init__(self, name, slow, wrong=0.0):
         self.name, self.slow, self.wrong, self.compiled = name, slow, wrong, []
