@@ -9,7 +9,7 @@ from helpers import fake
 from helpers.trt import library
 from onnx import load
 
-from dlcv_deploy import latency
+from dlcv_deploy import backends, latency
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.errors import MissingBackend, SpecError
 from dlcv_deploy.plugin.library import FILE, OPS
@@ -110,6 +110,23 @@ def test_fp16_with_the_plugin(run, need, library_file, few, tmp_path):
         result.out.split()
     )
     assert (tmp_path / "b.dlcv/tensorrt_rtx/model.rtx.engine").read_bytes().count(b"DlcvLRNMaxPool") >= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["--fp32", "--fp16", "--int8"])
+def test_a_race_on_a_gpu(run, need, library_file, few, tmp_path, precision):
+    need("tensorrt_rtx")
+    if reason := backends.get("tensorrt_rtx").ability().no_run:
+        pytest.skip(f"needs gpu: {reason}")
+    words = [*ALEXNET, precision, "--lrn", "race", "--lrn-library", library_file, "--data", few, *RTX]
+    result = run(*words, "-o", tmp_path / "b.dlcv", "--json")
+    assert result.code == 0, result.err
+    (engine,) = result.value["engines"]
+    times = {(row["name"], row["batch"]): row["p50_ms"] for row in engine["lrn"]["race"]}
+    assert set(times) == {(name, batch) for name in ("native", "plugin") for batch in (1, 10)}
+    ratio = times["plugin", 1] / times["native", 1] * times["plugin", 10] / times["native", 10]
+    assert engine["lrn"]["choice"] == ("plugin" if ratio < 1 else "native")
+    assert (FILE in [file["name"] for file in engine["files"]]) == (ratio < 1)
 
 
 # --- the library where none is named

@@ -5,11 +5,15 @@ import dataclasses as dc
 import numpy as np
 import pytest
 from helpers import models
+from onnx import load_model_from_string
 
 from dlcv_deploy import backends
 from dlcv_deploy.backends import _cuda
 from dlcv_deploy.errors import ArtifactError, SpecError
-from dlcv_deploy.types import CompileOptions, Dim
+from dlcv_deploy.graph.half import to_half
+from dlcv_deploy.graph.lrn import lower_lrn
+from dlcv_deploy.graph.qdq import quantize
+from dlcv_deploy.types import CompileOptions, Dim, ExportedModel
 
 pytestmark = pytest.mark.gpu
 OPTIONS = CompileOptions(batch=Dim(1, 4, 8))
@@ -71,6 +75,38 @@ def test_a_timing_cache_comes_back(need, tmp_path):
     path.write_bytes(b"junk")
     with pytest.raises(Exception, match="timing cache"):
         backend.compile(models.net(), options)
+
+
+def lowered(onnx):
+    """A graph with the plugin's nodes in the place of LRN."""
+    return lower_lrn(load_model_from_string(onnx)).model.SerializeToString()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 5e-3), ("int8", 0.05)])
+def test_the_plugin_answers_like_tensorrts_own_lrn(trt, plugin_library, precision, tolerance):
+    """In INT8 the last LRN is in floating point, and what another rounding does to a value before it is one step."""
+    onnx = models.lrn_net()
+    if precision == "fp16":
+        onnx = to_half(load_model_from_string(onnx))[0].SerializeToString()
+    if precision == "int8":
+        exported = ExportedModel("net", onnx, (), (), "")
+        onnx = quantize(exported, {"x": 4.0, "c": 5.0, "l": 3.0, "p": 3.0}, through_lrn=True).model.onnx
+    feeds, options = {"x": models.images(8)}, dc.replace(OPTIONS, plugin=plugin_library.data)
+    with trt.load(trt.compile(onnx, OPTIONS)) as own, trt.load(trt.compile(lowered(onnx), options)) as ours:
+        expected, got = own.run(feeds)["y"], ours.run(feeds)["y"]
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_an_engine_runs_with_its_library_and_not_without(trt, plugin_library):
+    engine = trt.compile(lowered(models.lrn_net()), dc.replace(OPTIONS, plugin=plugin_library.data))
+    answers = []
+    for _ in range(2):  # the library stays in the process, and serves again
+        with trt.load(engine) as session:
+            answers.append(session.run({"x": models.images(4)})["y"])
+    np.testing.assert_array_equal(*answers)
+    files = {name: data for name, data in engine.files.items() if name != "libdlcv_lrn.so"}
+    with pytest.raises(ArtifactError, match=r"file libdlcv_lrn\.so is missing"):
+        trt.load(dc.replace(engine, files=files))
 
 
 def test_many_sessions_leave_no_memory_behind(trt):

@@ -95,6 +95,17 @@ def net_int8():
     return model(text, **{name: np.asarray(array) for name, array in made.items()})
 
 
+def lrn_net():
+    """x (N, 3, 8, 8) -> y (N, 8, 4, 4): two convolutions, each with an LRN behind it, the first with a pool besides."""
+    return model("""g (float[N,3,8,8] x) => (float[N,8,4,4] y) {
+      [conv1] c = Conv<pads=[1,1,1,1]>(x, w1)
+      [lrn1] l = LRN<size=5, alpha=0.05, beta=0.75, bias=2.0>(c)
+      [pool1] p = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[0,0,1,1]>(l)
+      [conv2] d = Conv<pads=[1,1,1,1]>(p, w2)
+      [lrn2] y = LRN<size=3, alpha=0.05, beta=0.75, bias=1.0>(d)
+    }""", w1=weights(8, 3, 3, 3), w2=weights(8, 8, 3, 3))  # fmt: skip
+
+
 def _returning(onnx, cast=""):
     """A form of ``net`` that also answers with the map ``r``, which a convolution reads, and the features ``f``."""
     proto = load_model_from_string(onnx)
