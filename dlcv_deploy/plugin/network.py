@@ -64,7 +64,7 @@ def network(dtype: str) -> bytes:
 def _plugin(op: str, attributes: Mapping[str, Any], x: str, y: str, *, int8: bool) -> list[onnx.NodeProto]:
     if not int8:
         return [helper.make_node(op, [x], [y], domain="dlcv", **attributes)]
-    scales = {"input_scale": _IN, "output_scale": _OUT}
+    scales: dict[str, Any] = {"input_scale": _IN, "output_scale": _OUT}
     return [
         helper.make_node("QuantizeLinear", [x, "in", "zero"], [f"{x}q"]),
         helper.make_node(op, [f"{x}q"], [f"{y}q"], domain="dlcv", **attributes, **scales),
@@ -84,18 +84,20 @@ def differs(answers: Mapping[str, reference.Array], dtype: str) -> str:
     Allowed is a rounding of the type, or with int8 one step.
     """
     for i, (_, op, _attributes) in enumerate(_STAGES, 1):
-        x, found = answers[f"conv{i}"], answers[f"lrn{i}"].astype(np.float64)
+        x, found = answers[f"conv{i}"].astype(np.float64), answers[f"lrn{i}"].astype(np.float64)
         if dtype == "int8":
-            x = reference.quantize(x.astype(np.float64), _IN) * np.float64(_IN)
+            x = reference.quantize(x, _IN).astype(np.float64) * _IN
         expected = reference.lrn(x, **_LRN)
         if op == OPS[1]:
             expected = reference.max_pool(expected, _POOL["kernel_shape"], _POOL["strides"], _POOL["pads"])
         if found.shape != expected.shape:
             return f"{op} answers in the shape {found.shape}, not {expected.shape}"
         if dtype == "int8":
-            off, allowed = np.abs(found - reference.quantize(expected, _OUT) * np.float64(_OUT)), _OUT * 1.001
+            expected = reference.quantize(expected, _OUT).astype(np.float64) * _OUT
+            allowed = np.full_like(expected, _OUT * 1.001)
         else:
-            off, allowed = np.abs(found - expected), _TOLERANCES[dtype] * np.abs(expected) + 1e-7
+            allowed = _TOLERANCES[dtype] * np.abs(expected) + 1e-7
+        off = np.abs(found - expected)
         if not (off <= allowed).all():
             return f"{op} in {dtype} is off by {np.nanmax(off):.3g}"
     return ""

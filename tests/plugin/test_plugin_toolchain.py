@@ -57,7 +57,7 @@ def test_a_whole_toolchain_is_told_to_cmake(bench):
 def test_nvcc_is_looked_for_in_this_order(bench, monkeypatch):
     folder = bench.folder
     wheel = script(folder / "site/nvidia/cu13/bin/nvcc", NVCC)
-    script(folder / "site/nvidia/cu12/bin/ptxas", "exit 1")
+    script(folder / "site/nvidia/cu12/bin/nvcc", NVCC.replace("13.0", "12.9"))
     assert toolchain.find_nvcc() == toolchain.Nvcc(wheel, "13.0.88", (75, 86, 90, 120), folder / "site/nvidia/cu13")
     for place in ("usr/local/cuda/bin/nvcc", "bin/nvcc", "path/bin/nvcc", "home/bin/nvcc"):
         path = script(folder / place, NVCC)
