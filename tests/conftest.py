@@ -18,7 +18,7 @@ from dlcv_deploy import backends
 from dlcv_deploy.backends import _cuda
 from dlcv_deploy.digest import digest
 from dlcv_deploy.errors import MissingBackend
-from dlcv_deploy.plugin import toolchain
+from dlcv_deploy.plugin import sass, toolchain
 from dlcv_deploy.plugin.library import FILE, read_library
 from dlcv_deploy.store import Store
 
@@ -73,6 +73,7 @@ CAPABILITIES = {
     "nvcc": _tool(toolchain.find_nvcc),
     "gxx": _tool(toolchain.find_cxx),
     "cmake": _tool(toolchain.find_cmake),
+    "cuobjdump": _tool(sass.find_disassembler),
     "tensorrt_headers": _tool(toolchain.find_headers),
 }
 

@@ -18,6 +18,7 @@ from ..log import NativeLog, tensorrt_logger
 from ..types import CompileOptions
 from .build import DEFAULT_ARCHITECTURES, compile_library, source_sha256
 from .library import FILE, OPS, Library, read_library
+from .machine import keeps_to_the_model
 from .network import DTYPES, differs, feeds, network
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
@@ -137,6 +138,15 @@ def registers(subject: Subject) -> str:
     return f"{len(used)} kernels use {max(used)} registers at most, and none spills"
 
 
+def moves(subject: Subject) -> str:
+    """The library's machine code spills nothing, and loads and stores what the traffic model says."""
+    library = subject.sound()
+    try:
+        return keeps_to_the_model(library)
+    except MissingBackend as e:
+        raise MissingBackend(f"{e.what}; {e.fix}") from e
+
+
 def loads(subject: Subject, tool: str) -> str:
     """The library goes into the plugin registry in a child process and brings both creators with their fields."""
     if not (version := optional.version_of(tool)):
@@ -198,6 +208,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "nvcc compiles the source, a warning being an error": compiles,
     "the library says what it is": described,
     "no kernel spills registers": registers,
+    "the machine code moves what the model says": moves,
     "TensorRT for RTX loads it": partial(loads, tool="tensorrt_rtx"),
     "TensorRT loads it": partial(loads, tool="tensorrt"),
     "TensorRT for RTX builds engines with it": partial(builds, tool="tensorrt_rtx"),

@@ -12,7 +12,7 @@ from dlcv_deploy.plugin.check import CHECKS, FAILED, NOT_RUN, PASSED, Subject, c
 from dlcv_deploy.plugin.library import read_library
 
 NAMES = list(CHECKS)
-COMPILES, DESCRIBED, REGISTERS, RTX_LOADS, TRT_LOADS, RTX_BUILDS, TRT_BUILDS, COMPUTES = NAMES
+COMPILES, DESCRIBED, REGISTERS, MOVES, RTX_LOADS, TRT_LOADS, RTX_BUILDS, TRT_BUILDS, COMPUTES = NAMES
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def fake(**changes):
 
 
 def test_the_real_one_is_proved_as_far_as_this_machine_can(plugin_compiled, compiled, need):
-    need("tensorrt_rtx")
+    need("tensorrt_rtx", "cuobjdump")
     library, log = plugin_compiled
     compiled(library, log)
     said = []
     found = {each.name: each for each in check_plugin(library.data, "x.so", say=said.append)}
     assert said == NAMES
-    for name in (COMPILES, DESCRIBED, REGISTERS, RTX_LOADS, RTX_BUILDS):
+    for name in (COMPILES, DESCRIBED, REGISTERS, MOVES, RTX_LOADS, RTX_BUILDS):
         assert found[name].verdict == PASSED, found[name]
     assert found[COMPILES].words == "for the GPU architectures 75, 86, without a warning"
     assert "DlcvLRN and DlcvLRNMaxPool with their fields" in found[RTX_LOADS].words
