@@ -133,14 +133,11 @@ class Placed:
             self._held.append(self._cuda.malloc(tensor.size_bytes))
             self._pinned.append(self._cuda.pinned(tensor.size_bytes))
         self._addresses = [int(memory) + before for memory in self._held]
-
-    @property
-    def input(self) -> int:
-        """The address of the input."""
-        return self._addresses[0]
+        self._streams: list[Any] = []
 
     def send(self, stream: Any) -> None:  # noqa: ANN401 - see Cuda
         """Put on a stream: the input, and a value that is no answer in each place of the answer."""
+        self._streams.append(stream)
         for tensor, host, memory in zip(self._tensors, self._pinned, self._held, strict=True):
             host[:] = tensor.whole()
             self._cuda.to_device(memory, host, stream)
@@ -193,7 +190,10 @@ class Placed:
         return from_memory(answer, self._form, self._shape[1])
 
     def close(self) -> None:
-        """Give the memory back; the streams are done."""
+        """Give the memory back, once the streams are done that were given to ``send``."""
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            self._cuda.wait(stream)
         held, self._held = self._held, []
         pinned, self._pinned = self._pinned, []
         for memory in held:

@@ -15,6 +15,7 @@ from onnx.reference.op_run import OpRun
 
 from dlcv_deploy.backends.base import Timing
 from dlcv_deploy.backends.session import CheckedSession, file_of, spec_of
+from dlcv_deploy.plugin import reference
 from dlcv_deploy.plugin.formats import FORMATS
 from dlcv_deploy.plugin.host import HostKernels
 from dlcv_deploy.plugin.library import FILE, OPS
@@ -35,7 +36,7 @@ def compile(onnx, options):
 
 
 def load(engine):
-    operators = _operators(file_of(engine, FILE)) if engine.plugin else []
+    operators = [LRN, *(_operators(file_of(engine, FILE)) if engine.plugin else ())]
     proto = load_model_from_string(file_of(engine, "model.onnx"))
     for opset in proto.opset_import:  # the reference knows DequantizeLinear from 19 on
         opset.version = max(opset.version, 1 if opset.domain else 19)
@@ -88,3 +89,12 @@ def _operators(library):
             return run(x, (*kernel_shape, *strides, *pads), **attributes)
 
     return [DlcvLRN, DlcvLRNMaxPool]
+
+
+class LRN(OpRun):
+    """The reference's own goes through as many channels as there are images (onnx 1.23)."""
+
+    op_domain = ""
+
+    def _run(self, x, alpha=1e-4, beta=0.75, bias=1.0, size=None):
+        return (reference.lrn(x, size, alpha, beta, bias).astype(x.dtype),)
