@@ -7,6 +7,7 @@ a full disk cannot stop a hand-over, and no kill of either process leaves a file
 from __future__ import annotations
 
 import dataclasses as dc
+import glob
 import importlib
 import json
 import os
@@ -14,7 +15,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from . import errors
@@ -47,8 +50,8 @@ def isolated(
 ) -> Answer:
     """Call ``entry(request, files)`` in a child process.
 
-    The child has its own process group, which is killed as a whole on a time-out, on Ctrl-C and on any other exception
-    here; it dies with this process even where this one is killed with SIGKILL.
+    The child has its own session, which is killed as a whole on a time-out, on Ctrl-C and on any other exception here;
+    it dies with this process even where this one is killed with SIGKILL.
 
     Args:
         entry: "module:function"; the function takes the request and the files and returns a value and more files.
@@ -137,10 +140,32 @@ def _kill(child: subprocess.Popen[bytes]) -> bytes:
             child.kill()
     except ProcessLookupError:
         pass
+    for _ in range(500):  # 5 s at the most; build tools put what they start into groups of their own
+        others = _session(child.pid)
+        for other in others:
+            with suppress(ProcessLookupError):
+                os.kill(other, signal.SIGKILL)
+        if not others:
+            break
+        time.sleep(0.01)
     try:
         return child.communicate(timeout=5)[1]
     except (subprocess.TimeoutExpired, ValueError):  # someone it started keeps the pipe; or the pipe is closed already
         return b""
+
+
+def _session(leader: int) -> list[int]:
+    """The living processes of a session but for its leader; none where the system does not list them (proc(5))."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            with open(path) as file:
+                state, _, _, session = file.read().rpartition(")")[2].split()[:4]
+        except (OSError, ValueError):  # it has just ended
+            continue
+        if int(session) == leader and state not in "ZX":
+            found.append(int(path.split("/")[2]))
+    return [number for number in found if number != leader]
 
 
 def _pack(value: dict[str, Any], files: Mapping[str, bytes]) -> Iterator[bytes]:
@@ -199,7 +224,6 @@ def _die_with(parent: int) -> None:
             os._exit(1)
     else:
         import threading
-        import time
 
         def watch() -> None:
             while os.getppid() == parent:

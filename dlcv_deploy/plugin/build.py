@@ -1,4 +1,4 @@
-"""Compiles the plugin's library, in a temporary folder and a process group of its own."""
+"""Compiles the plugin's library, in a temporary folder and a session of its own."""
 
 from __future__ import annotations
 
@@ -103,6 +103,7 @@ def compile_library(
     if cuda_flags:
         env["CUDAFLAGS"] = f"{os.environ.get('CUDAFLAGS', '')} {cuda_flags}".strip()
     with tempfile.TemporaryDirectory(prefix="dlcv-plugin-") as folder:
+        env["TMPDIR"] = folder  # nvcc's own files, which it leaves behind where it is killed
         request = {"steps": _steps(tools, wanted, source, folder), "result": f"{folder}/{FILE}"}
         answer = isolated(f"{__name__}:compile_in", request, {}, what=_WHAT, timeout_s=timeout_s, env=env)
     library = read_library(answer.files[FILE], f"the compiled {FILE}")
@@ -146,7 +147,6 @@ def _steps(tools: Toolchain, architectures: Sequence[int], source: str, folder: 
 
 def compile_in(request: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """In the child process: run ``steps`` and return the file ``result``."""
-    held = os.dup(2)  # all that the compilers start holds it, so whoever kills this process sees when the last has gone
     log = ""
     for step in request["steps"]:
         done = subprocess.run(
@@ -154,7 +154,6 @@ def compile_in(request: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(held,),
             check=False,
         )
         log = done.stdout.decode(errors="replace")

@@ -50,8 +50,10 @@ def not_json(request, files):
 
 
 def sleep(request, files):
-    """Say the ids of this process and of one it starts, then hang."""
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    """Say the ids of this process and of one it starts, in a process group of its own as ninja's are, then hang."""
+    code = "import os, time; os.setpgrp(); print(flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    other.stdout.readline()
     text = f"{os.getpid()} {other.pid}"
     os.write(2, f"started {text}\n".encode())
     if "tell" in request:
