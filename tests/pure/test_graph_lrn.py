@@ -520,6 +520,16 @@ def test_a_pool_between_pairs_is_fused_where_they_have_one_scale(behind, want):
     assert np.array_equal(on_runtime(model, x)[0], on_runtime(spelled(result.model), x)[0])
 
 
+def test_a_pool_without_a_pair_before_it_is_fused_between_int8_tensors():
+    body = f"""[q1] a = QuantizeLinear (input, s, z) [d1] b = DequantizeLinear (a, s, z) [lrn_1] l = {LRN} (b)
+        [p] p = {POOL} (l) [q2] g = QuantizeLinear (p, t, z) [d2] logits = DequantizeLinear (g, t, z)"""
+    model = build(body, s=np.float32(0.5), t=np.float32(0.25), z=np.int8(0))
+    result = lowered(model)
+    assert lines(result.model)[1] == "DlcvLRNMaxPool: a -> g"
+    x = 20 * pixels(2, 4, 9, 9)
+    assert np.array_equal(on_runtime(model, x)[0], on_runtime(spelled(result.model), x)[0])
+
+
 def test_where_one_side_is_int8_the_node_works_in_float32():
     pair = "[q] a = QuantizeLinear ({0}, s, z) [d] b = DequantizeLinear (a, s, z) "
     given = {"s": np.float32(0.5), "z": np.int8(0)}
