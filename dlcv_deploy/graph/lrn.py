@@ -37,7 +37,7 @@ Types = Mapping[str, tuple[int, Shape | None]]
 class Lowering:
     """A graph with the plugin's nodes in place of LRN.
 
-    ``lowered`` names those nodes in the order of the graph, each after the nodes it stands for: ``lrn_1``, or
+    ``lowered`` names those nodes in the order of the LRNs, each after what it stands for: ``lrn_1``, or
     ``lrn_1+max_pool_1``. ``left_alone`` are each LRN that stays, and each MaxPool behind a lowered LRN that stays.
     """
 
