@@ -21,17 +21,18 @@ TARGETS = ("tensorrt", "tensorrt_rtx")
 
 @dc.dataclass(frozen=True, slots=True)
 class Plugin:
-    """The plugin's library for a build: the one ``given``, else the one that is built by ``recipe``."""
+    """The plugin's library for a build: the one ``given``, else one built by ``recipe`` for ``architectures``."""
 
     given: Library | None
-    recipe: Mapping[str, Any]
+    architectures: tuple[int, ...] = ()
+    recipe: Mapping[str, Any] = dc.field(default_factory=dict)
 
     @classmethod
     def asked(cls, spec: BuildSpec, targets: tuple[str, ...]) -> Plugin | None:
         """What a build needs of it, found before any work; None where the engines use TensorRT's own LRN.
 
         Raises:
-            SpecError: No target takes plugins; an INT8 race for two of them.
+            SpecError: No target takes plugins; an INT8 race for two of them; no compiler for these architectures.
             MissingBackend: A race, and no GPU to run it on; no compiler to build the library with.
             ArtifactError: The library that was named is absent, damaged, or for other GPUs.
         """
@@ -46,7 +47,10 @@ class Plugin:
         if spec.lrn == "race":
             _check_race(spec, takers)
         if spec.lrn_library is None:
-            return cls(None, _recipe())
+            from .plugin.build import DEFAULT_ARCHITECTURES
+
+            architectures = spec.sm or DEFAULT_ARCHITECTURES
+            return cls(None, architectures, _recipe(architectures))
         try:
             data = spec.lrn_library.expanduser().read_bytes()
         except OSError as e:
@@ -56,7 +60,7 @@ class Plugin:
             ) from e
         library = read_library(data, str(spec.lrn_library))
         check_serves(library, major=None, sm=spec.sm)
-        return cls(library, {})
+        return cls(library)
 
     def key(self) -> object:
         """All that its bytes follow from."""
@@ -72,14 +76,14 @@ class Plugin:
             return self.given.data
         from .plugin.build import built_library
 
-        return built_library(stages).data
+        return built_library(stages, self.architectures).data
 
 
-def _recipe() -> Mapping[str, Any]:
-    from .plugin.build import DEFAULT_ARCHITECTURES, recipe
+def _recipe(architectures: tuple[int, ...]) -> Mapping[str, Any]:
+    from .plugin.build import recipe
 
     try:
-        return recipe(DEFAULT_ARCHITECTURES)
+        return recipe(architectures)
     except MissingBackend as e:
         raise MissingBackend(e.what, fix=f"{e.fix}; or name a library built elsewhere: --lrn-library FILE") from e
 

@@ -1,5 +1,6 @@
 """build --lrn: the plugin in real engines of TensorRT for RTX, and every wrong request with its way out."""
 
+import dataclasses as dc
 import functools
 import json
 import shutil
@@ -148,12 +149,15 @@ def test_the_library_is_built_on_demand_and_its_recipe_is_in_the_key(monkeypatch
 
     monkeypatch.setattr(build, "recipe", lambda architectures: {"nvcc": "13.0", "architectures": list(architectures)})
     monkeypatch.setattr(build, "build_library", build_library)
-    plugin = Plugin.asked(BuildSpec("alexnet", lrn="plugin"), ("openvino", "tensorrt_rtx"))
-    assert plugin.key() == {"nvcc": "13.0", "architectures": list(build.DEFAULT_ARCHITECTURES)}
-    for _ in range(2):
-        assert plugin.library(Stages(Store(tmp_path), said.append)) == library()
-    assert built == [build.DEFAULT_ARCHITECTURES]
-    assert [line.split()[0] for line in said] == ["plugin", "plugin"]
+    spec = BuildSpec("alexnet", targets=("tensorrt_rtx",), lrn="plugin")
+    for sm, architectures in (((), build.DEFAULT_ARCHITECTURES), ((89, 120), (89, 120))):
+        plugin = Plugin.asked(dc.replace(spec, sm=sm), ("openvino", "tensorrt_rtx"))
+        assert plugin.key() == {"nvcc": "13.0", "architectures": list(architectures)}
+        for _ in range(2):
+            assert plugin.library(Stages(Store(tmp_path), said.append)) == library()
+        assert built.pop() == architectures
+        assert built == []
+    assert [line.split()[0] for line in said] == ["plugin"] * 4
 
 
 def test_no_compiler_is_said_before_any_work_with_both_ways_out(run, monkeypatch, tmp_path):
