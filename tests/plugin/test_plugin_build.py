@@ -240,6 +240,6 @@ def test_the_real_one_holds_what_was_asked_for(plugin_compiled):
 
 
 @pytest.mark.slow
-def test_the_real_one_repeats_to_the_byte(plugin_library):
-    """The log that ptxas writes for the other one changes nothing either."""
-    assert build.build_library((75, 86)).data == plugin_library.data
+def test_the_real_one_repeats_to_the_byte(need):
+    need("nvcc", "gxx", "cmake", "tensorrt_headers")
+    assert build.build_library((75,)).sha256 == build.build_library((75,)).sha256
