@@ -9,9 +9,10 @@ behind a write of ``flush_bytes`` that leaves nothing of its tensors in the L2 c
 launch on the stream. The copy of as many bytes takes turns with it. ``bytes`` are those of both tensors, each once, and
 ``share`` is their rate over that of a large copy within the same run, which counts as read and written.
 
-Engines: random weights, for time does not depend on them. Both variants take turns; in INT8 each has the graph that
-suits it. The wall clock runs from the host's arrays to the host's arrays, and ``compute`` is the GPU's own, without the
-copies. Answers are compared before a time is taken; where they differ there is none.
+Engines: AlexNet and GoogLeNet with random weights, for time does not depend on them, and the small ones for CIFAR-10,
+trained. Both variants take turns; in INT8 each has the graph that suits it. The wall clock runs from the host's arrays
+to the host's arrays, and ``compute`` is the GPU's own time, without the copies. Answers are compared before a time is
+taken; where they differ there is none.
 """
 
 from __future__ import annotations
