@@ -145,7 +145,7 @@ def plugin_compiled(request):
     kept, key = Store(Path(request.config.cache.mkdir("plugin"))), digest(log=1, **recipe(PLUGIN_ARCHITECTURES))
     files = kept.get("plugin", key)
     if files is None:
-        library, log = compile_library(PLUGIN_ARCHITECTURES, cuda_flags="-Xptxas=-v")
+        library, log = compile_library(PLUGIN_ARCHITECTURES, proving=True)
         files = {FILE: library.data, "log": log.encode()}
         kept.put("plugin", key, files)
     return read_library(files[FILE], FILE), files["log"].decode()

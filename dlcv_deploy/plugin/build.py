@@ -94,17 +94,21 @@ def build_library(architectures: Sequence[int] = DEFAULT_ARCHITECTURES) -> Libra
 
 
 def compile_library(
-    architectures: Sequence[int], *, cuda_flags: str = "", timeout_s: float = _TIMEOUT_S
+    architectures: Sequence[int], *, proving: bool = False, timeout_s: float = _TIMEOUT_S
 ) -> tuple[Library, str]:
-    """As :func:`build_library`, with more flags for nvcc and a limit in seconds; also returns what was printed."""
+    """As :func:`build_library`, with a limit in seconds; also returns what was printed.
+
+    ``proving`` makes every warning an error and ptxas say what each kernel uses. Users' compilers may be newer than
+    those that this was tried with, and warn of more.
+    """
     tools = find_toolchain()
     wanted = _checked(tools, architectures)
     source, env = source_sha256(), tools.environment()
-    if cuda_flags:
-        env["CUDAFLAGS"] = f"{os.environ.get('CUDAFLAGS', '')} {cuda_flags}".strip()
+    if proving:
+        env["CUDAFLAGS"] = f"{os.environ.get('CUDAFLAGS', '')} -Xptxas=-v".strip()
     with tempfile.TemporaryDirectory(prefix="dlcv-plugin-") as folder:
         env["TMPDIR"] = folder  # nvcc's own files, which it leaves behind where it is killed
-        request = {"steps": _steps(tools, wanted, source, folder), "result": f"{folder}/{FILE}"}
+        request = {"steps": _steps(tools, wanted, source, folder, proving=proving), "result": f"{folder}/{FILE}"}
         answer = isolated(f"{__name__}:compile_in", request, {}, what=_WHAT, timeout_s=timeout_s, env=env)
     library = read_library(answer.files[FILE], f"the compiled {FILE}")
     said = (library.architectures, library.tensorrt, library.source_sha256)
@@ -131,12 +135,15 @@ def _recipe(tools: Toolchain, architectures: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _steps(tools: Toolchain, architectures: Sequence[int], source: str, folder: str) -> list[list[str]]:
+def _steps(
+    tools: Toolchain, architectures: Sequence[int], source: str, folder: str, *, proving: bool
+) -> list[list[str]]:
     """The command lines: prepare, then compile."""
     definitions = {
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_CUDA_ARCHITECTURES": ";".join([*(f"{n}-real" for n in architectures[:-1]), str(architectures[-1])]),
         "DLCV_SOURCE_SHA256": source,
+        "DLCV_WARNINGS_ARE_ERRORS": "ON" if proving else "OFF",
         **tools.definitions(),
     }
     cmake = str(tools.cmake)

@@ -103,7 +103,7 @@ def compiles(subject: Subject) -> str:
     """A warning is an error, as CMakeLists.txt has it; without a library, this one is proved from here on."""
     wanted = subject.library.architectures if subject.library else DEFAULT_ARCHITECTURES
     try:
-        library, subject.log = compile_library(wanted, cuda_flags="-Xptxas=-v")
+        library, subject.log = compile_library(wanted, proving=True)
     except SpecError as e:
         raise MissingBackend(e.what) from e
     if subject.library is None and subject.refused is None:

@@ -58,6 +58,7 @@ def test_cmake_is_told_everything(bench):
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_CUDA_ARCHITECTURES": "75-real;120",
         "DLCV_SOURCE_SHA256": build.source_sha256(),
+        "DLCV_WARNINGS_ARE_ERRORS": "OFF",
         "CMAKE_MAKE_PROGRAM": str(bench.bin / "ninja"),
         "CMAKE_CUDA_COMPILER": str(bench.bin / "nvcc"),
         "CMAKE_CUDA_HOST_COMPILER": str(bench.bin / "g++"),
@@ -71,12 +72,13 @@ def test_cmake_is_told_everything(bench):
     assert "CUDAFLAGS" not in bench.env
 
 
-def test_more_flags_go_to_nvcc(bench, monkeypatch):
+def test_a_proof_takes_no_warning_and_asks_ptxas_for_registers(bench, monkeypatch):
     writes(bench)
     monkeypatch.setenv("CUDAFLAGS", "-O1")
     bench.cmake(build=f"echo some words; /bin/cp '{bench.folder}/made.so' \"$2/{FILE}\"")
-    library, log = build.compile_library((75, 120), cuda_flags="-Xptxas=-v")
+    library, log = build.compile_library((75, 120), proving=True)
     assert bench.env["CUDAFLAGS"] == "-O1 -Xptxas=-v"
+    assert bench.told["DLCV_WARNINGS_ARE_ERRORS"] == "ON"
     assert (library.architectures, log) == ((75, 120), "some words\n")
 
 

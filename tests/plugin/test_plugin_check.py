@@ -20,7 +20,7 @@ def compiled(monkeypatch):
     """Puts what compiling gives in the place of the compilers."""
 
     def put(library=None, log="", error=None):
-        def compile_library(architectures, *, cuda_flags):
+        def compile_library(architectures, *, proving):
             asked.append(tuple(architectures))
             if error:
                 raise error
