@@ -373,11 +373,18 @@ def pretend(monkeypatch, bench):
     monkeypatch.setattr(bench.engines, "times", times)
 
 
-def test_engines_are_compared_and_timed(need, bench, pretend, host_library):
+def test_engines_are_compared_and_timed(need, bench, pretend, host_library, monkeypatch):
     need("torch", "onnxruntime")
-    data = host_library.read_bytes()
+    data, tolerances = host_library.read_bytes(), []
+
+    def compared(*given, check=bench.engines.check_alike):
+        tolerances.append(given[-1])
+        check(*given)
+
+    monkeypatch.setattr(bench.engines, "check_alike", compared)
     found = bench.engines.engines(data, runs=1, networks={"alexnet-cifar10": None})
     assert found["not_run"] == []
+    assert tolerances == [race.ALIKE[precision] for precision in ("fp32", "fp16", "int8")]
     rows = found["engines"]
     assert [(row["precision"], row["batch"], row["lrn"]) for row in rows] == [
         (precision, batch, lrn)
@@ -395,6 +402,16 @@ def test_engines_are_compared_and_timed(need, bench, pretend, host_library):
     }
     figures = {"calls": 7, "p50_ms": 2.0, "p90_ms": 3.0, "compute_p50_ms": 1.0, "compute_p90_ms": 1.0}
     assert rows[0] == about | figures
+
+
+def test_an_engine_that_answers_otherwise_has_no_times(bench, pretend, monkeypatch):
+    def differs(*given, **more):
+        raise ToolError("the answers differ")
+
+    monkeypatch.setattr(bench.engines, "raced", differs)
+    found = bench.engines.engines(b"", runs=1, networks={"alexnet": "random"})
+    assert found["engines"] == []
+    assert found["not_run"][2] == {"what": "alexnet in int8 by host_trt", "why": "the answers differ"}
 
 
 def test_engines_take_turns_and_half_the_calls_are_not_counted(bench):
