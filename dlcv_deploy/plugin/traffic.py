@@ -15,7 +15,7 @@ import click
 from .formats import FORMATS
 
 THREADS = 256
-"""Of a block."""
+"""Of a block, at most."""
 WARP = 32
 
 _COMPILED = (1, 2, 3, 4)
@@ -184,7 +184,7 @@ def chunk_of(pieces: int, step: int, halo: int, blocks: int, multiprocessors: in
 
 
 def tile_of(height: int, width: int, pool: Pool, pixel_bytes: int) -> Tile:
-    """The tile that reads the least, of ``height`` by ``width`` answers; ``lrn_plan.h``."""
+    """The tile that costs the least in bytes and threads, of ``height`` by ``width`` answers; ``lrn_plan.h``."""
     tiles = []
     for w in range(1, width + 1):
         in_width = (w - 1) * pool.strides[1] + pool.kernel[1]
@@ -192,8 +192,9 @@ def tile_of(height: int, width: int, pool: Pool, pixel_bytes: int) -> Tile:
             in_height = (h - 1) * pool.strides[0] + pool.kernel[0]
             if in_width * in_height > THREADS:
                 break
-            read = _up(width, w) * _up(height, h) * in_height * (in_width * pixel_bytes + _SECTOR_BYTES)
-            tiles.append((read, Tile(h, w, in_height, in_width)))
+            reads, warps = in_height * (in_width + _SECTOR_BYTES / pixel_bytes), _up(in_height * in_width, WARP)
+            cost = _up(width, w) * _up(height, h) * (reads + warps * WARP)
+            tiles.append((cost, Tile(h, w, in_height, in_width)))
     return min(tiles, key=lambda each: each[0])[1]
 
 
@@ -209,7 +210,7 @@ def work(call: Call, multiprocessors: int) -> Work:
         rows = _inside(tall, tile.out_height, tile.in_height, call.pool.strides[0], call.pool.pads[0], h)
         columns = _inside(wide, tile.out_width, tile.in_width, call.pool.strides[1], call.pool.pads[1], w)
         blocks = n * _up(tall, tile.out_height) * _up(wide, tile.out_width)
-        threads, warps = n * sum(rows) * sum(columns), blocks * THREADS // WARP
+        threads, warps = n * sum(rows) * sum(columns), blocks * _up(tile.in_height * tile.in_width, WARP)
     else:
         threads = n * h * w // kernel.pixels
         blocks, warps = _up(threads, THREADS), _up(threads, WARP)

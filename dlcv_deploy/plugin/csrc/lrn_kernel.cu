@@ -3,9 +3,11 @@
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 #define DLCV_SHARED(type, name, count) __shared__ type name[count]
-#define DLCV_LAUNCH(kernel, grid, stream, ...) kernel<<<grid, kThreads, 0, stream>>>(__VA_ARGS__)
+#define DLCV_LAUNCH(kernel, grid, threads, stream, ...) kernel<<<grid, threads, 0, stream>>>(__VA_ARGS__)
 #define DLCV_LAUNCH_TOGETHER DLCV_LAUNCH
 #endif
+
+#include <cfloat>
 
 #include "lrn_launch.h"
 #include "lrn_layout.h"
@@ -31,12 +33,14 @@ struct Window {
     if (inside && piece >= 0 && piece < map.pieces) {
       read = *reinterpret_cast<const Piece*>(image + L::offset(map, piece, pixel));
     }
-  DLCV_UNROLL
-    for (int i = 0; i < L::kChannels; ++i) {
+    float read_values[L::kChannels * kPixels];
+    L::Type::read(read, read_values);
+    DLCV_UNROLL
+    for (int i = 0; i < L::kChannels; ++i) {  // what pads the last vector may be anything
       const bool channel = L::kVector == 1 || piece * L::kChannels + i < map.channels;
-  DLCV_UNROLL
+      DLCV_UNROLL
       for (int p = 0; p < kPixels; ++p) {
-        values[place * L::kChannels + i][p] = channel ? L::Type::read(read.values[i * kPixels + p]) : 0.0f;
+        values[place * L::kChannels + i][p] = channel ? read_values[i * kPixels + p] : 0.0f;
       }
     }
   }
@@ -45,10 +49,10 @@ struct Window {
   template <bool kGeneral>
   __device__ __forceinline__ Piece answers(int at, const Map& map, int piece, const Coefficients& c) const {
     Piece made;
-  DLCV_UNROLL
+    DLCV_UNROLL
     for (int i = 0; i < L::kChannels; ++i) {
       const bool channel = L::kVector == 1 || piece * L::kChannels + i < map.channels;
-  DLCV_UNROLL
+      DLCV_UNROLL
       for (int p = 0; p < kPixels; ++p) {
         float y = normalize<kHalf, kGeneral>(&values[kStart + at * L::kChannels + i][p], kPixels, c);
         if (L::Type::kScaled) y *= c.gain;
@@ -60,9 +64,9 @@ struct Window {
 
   // Make room for the next step.
   __device__ __forceinline__ void advance() {
-  DLCV_UNROLL
+    DLCV_UNROLL
     for (int i = 0; i < 2 * kStart; ++i) {
-  DLCV_UNROLL
+      DLCV_UNROLL
       for (int p = 0; p < kPixels; ++p) values[i][p] = values[i + L::kStep * L::kChannels][p];
     }
   }
@@ -87,11 +91,11 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int i = 0; i < 2 * W::kHalo; ++i) window.load(i, x + image, map, first - W::kHalo + i, pixel, true);
   DLCV_KEEP_ROLLED
   for (int piece = first; piece < last; piece += L::kStep) {
-  DLCV_UNROLL
+    DLCV_UNROLL
     for (int i = 0; i < L::kStep; ++i) {
       window.load(2 * W::kHalo + i, x + image, map, piece + W::kHalo + i, pixel, true);
     }
-  DLCV_UNROLL
+    DLCV_UNROLL
     for (int i = 0; i < L::kStep; ++i) {
       if (piece + i < last) {
         *reinterpret_cast<typename W::Piece*>(y + image + L::offset(map, piece + i, pixel)) =
@@ -123,57 +127,53 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int top = at / pool.tiles_across * tile.out_height, left = at % pool.tiles_across * tile.out_width;
   const int row = top * pool.about.strides[0] - pool.about.pads[0] + me / tile.in_width;
   const int column = left * pool.about.strides[1] - pool.about.pads[1] + me % tile.in_width;
-  const bool inside = me < tile.in_height * tile.in_width && row >= 0 && row < in.pixels / in.width && column >= 0 &&
-                      column < in.width;
+  const bool inside =
+      me < tile.in_height * tile.in_width && row >= 0 && row < in.pixels / in.width && column >= 0 && column < in.width;
   const int pixel = inside ? row * in.width + column : 0;
   x += image * L::image(in);
   y += image * L::image(out);
   const int first = blockIdx.y * chunk, last = min(first + chunk, in.pieces);
-  const int answers = tile.out_height * tile.out_width;
   const int kernel_height = kKernel ? kKernel : pool.about.kernel[0];
   const int kernel_width = kKernel ? kKernel : pool.about.kernel[1];
+
+  // The answer that this thread gives, the same in every step, for one piece of the step and each `slots`-th after it.
+  const int answers = tile.out_height * tile.out_width, slots = blockDim.x / answers;
+  const int slot = me / answers, down = me % answers / tile.out_width, across = me % answers % tile.out_width;
+  const int out_row = top + down, out_column = left + across, out_pixel = out_row * out.width + out_column;
+  const bool answering = slot < slots && out_row < out.pixels / out.width && out_column < out.width;
+  const int corner = down * pool.about.strides[0] * tile.in_width + across * pool.about.strides[1];
 
   W window;
   DLCV_UNROLL
   for (int i = 0; i < 2 * W::kHalo; ++i) window.load(i, x, in, first - W::kHalo + i, pixel, inside);
-  Piece* buffer = shared;
+  int buffer = 0;
   DLCV_KEEP_ROLLED
   for (int piece = first; piece < last; piece += L::kStep) {
-  DLCV_UNROLL
+    DLCV_UNROLL
     for (int i = 0; i < L::kStep; ++i) {
       window.load(2 * W::kHalo + i, x, in, piece + W::kHalo + i, pixel, inside);
     }
-  DLCV_UNROLL
+    DLCV_UNROLL
     for (int i = 0; i < L::kStep; ++i) {
       Piece made = window.template answers<kGeneral>(i, in, piece + i, c);
-  DLCV_UNROLL
+      DLCV_UNROLL
       for (int k = 0; k < L::kChannels; ++k) made.values[k] = inside ? made.values[k] : L::Type::lowest();
-      buffer[i * kThreads + me] = made;
+      shared[buffer + i * kThreads + me] = made;
     }
     window.advance();
     __syncthreads();
-    for (int item = me; item < L::kStep * answers; item += kThreads) {
-      const int i = item / answers, answer = item % answers;
-      const int across = answer % tile.out_width, down = answer / tile.out_width;
-      const int out_row = top + down, out_column = left + across;
-      if (piece + i >= last || out_column >= out.width || out_row >= out.pixels / out.width) continue;
-      const Piece* corner = buffer + i * kThreads + down * pool.about.strides[0] * tile.in_width +
-                            across * pool.about.strides[1];
-      Piece best = corner[0];
-  DLCV_UNROLL
+    DLCV_KEEP_ROLLED
+    for (int i = slot; answering && i < min(L::kStep, last - piece); i += slots) {
+      const Piece* under = shared + buffer + i * kThreads + corner;
+      Piece most = under[0];
+      DLCV_UNROLL
       for (int h = 0; h < kernel_height; ++h) {
-  DLCV_UNROLL
-        for (int w = 0; w < kernel_width; ++w) {
-          const Piece other = corner[h * tile.in_width + w];
-  DLCV_UNROLL
-          for (int k = 0; k < L::kChannels; ++k) {
-            best.values[k] = greater<typename L::Type>(best.values[k], other.values[k]);
-          }
-        }
+        DLCV_UNROLL
+        for (int w = 0; w < kernel_width; ++w) L::Type::grow(most, under[h * tile.in_width + w]);
       }
-      *reinterpret_cast<Piece*>(y + L::offset(out, piece + i, out_row * out.width + out_column)) = best;
+      *reinterpret_cast<Piece*>(y + L::offset(out, piece + i, out_pixel)) = most;
     }
-    buffer = buffer == shared ? shared + L::kStep * kThreads : shared;
+    buffer = L::kStep * kThreads - buffer;
   }
 }
 
@@ -203,8 +203,9 @@ cudaError_t launch_lrn(const Call& call) {
   if (!fits_grid(L::kPixelMajor ? blocks * chunks : blocks, chunks)) return cudaErrorInvalidValue;
   const auto across = (groups * (L::kPixelMajor ? chunks : 1) + kThreads - 1) / kThreads;
   const dim3 grid(static_cast<unsigned>(across), L::kPixelMajor ? 1 : chunks);
-  DLCV_LAUNCH((lrn_kernel<L, kHalf, kGeneral, kPixels>), grid, call.stream, static_cast<const Stored*>(call.x),
-              static_cast<Stored*>(call.y), map, static_cast<int>(groups), chunk, chunks, call.coefficients);
+  DLCV_LAUNCH((lrn_kernel<L, kHalf, kGeneral, kPixels>), grid, kThreads, call.stream,
+              static_cast<const Stored*>(call.x), static_cast<Stored*>(call.y), map, static_cast<int>(groups), chunk,
+              chunks, call.coefficients);
   return cudaGetLastError();
 }
 
@@ -222,7 +223,8 @@ cudaError_t launch_lrn_max_pool(const Call& call) {
   const int chunks = divided_up(in.pieces, chunk);
   if (!fits_grid(blocks, chunks)) return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>(blocks), chunks);
-  DLCV_LAUNCH_TOGETHER((lrn_max_pool_kernel<L, kHalf, kGeneral, kKernel>), grid, call.stream,
+  const int threads = threads_of(pool.tile.in_height, pool.tile.in_width);
+  DLCV_LAUNCH_TOGETHER((lrn_max_pool_kernel<L, kHalf, kGeneral, kKernel>), grid, threads, call.stream,
                        static_cast<const Stored*>(call.x), static_cast<Stored*>(call.y), in, out, pool, chunk,
                        call.coefficients);
   return cudaGetLastError();
@@ -255,22 +257,32 @@ struct LrnMaxPoolLauncher {
 template <template <class, int, bool> class Launcher, class L>
 cudaError_t with_window(const Call& call) {
   switch (call.coefficients.half) {
-    case 1: return Launcher<L, 1, false>::launch(call);
-    case 2: return Launcher<L, 2, false>::launch(call);
-    case 3: return Launcher<L, 3, false>::launch(call);
-    case 4: return Launcher<L, 4, false>::launch(call);
-    default: return Launcher<L, kWidestWindow / 2, true>::launch(call);
+    case 1:
+      return Launcher<L, 1, false>::launch(call);
+    case 2:
+      return Launcher<L, 2, false>::launch(call);
+    case 3:
+      return Launcher<L, 3, false>::launch(call);
+    case 4:
+      return Launcher<L, 4, false>::launch(call);
+    default:
+      return Launcher<L, kWidestWindow / 2, true>::launch(call);
   }
 }
 
 template <template <class, int, bool> class Launcher>
 cudaError_t with_format(Format format, const Call& call) {
   switch (format) {
-    case Format::kFp32Linear: return with_window<Launcher, Fp32Linear>(call);
-    case Format::kFp16Linear: return with_window<Launcher, Fp16Linear>(call);
-    case Format::kFp16Hwc8: return with_window<Launcher, Fp16Hwc8>(call);
-    case Format::kInt8Chw4: return with_window<Launcher, Int8Chw4>(call);
-    case Format::kInt8Chw32: return with_window<Launcher, Int8Chw32>(call);
+    case Format::kFp32Linear:
+      return with_window<Launcher, Fp32Linear>(call);
+    case Format::kFp16Linear:
+      return with_window<Launcher, Fp16Linear>(call);
+    case Format::kFp16Hwc8:
+      return with_window<Launcher, Fp16Hwc8>(call);
+    case Format::kInt8Chw4:
+      return with_window<Launcher, Int8Chw4>(call);
+    case Format::kInt8Chw32:
+      return with_window<Launcher, Int8Chw32>(call);
   }
   return cudaErrorInvalidValue;
 }
@@ -286,8 +298,9 @@ bool fits(const Shape& s) {
 
 Coefficients coefficients_of(const LrnAttributes& a, bool int8) {
   const double in = int8 ? a.input_scale : 1.0, out = int8 ? a.output_scale : 1.0;
-  return {static_cast<float>(static_cast<double>(a.alpha) / a.size * in * in), a.beta, a.bias,
-          static_cast<float>(in / out), a.size / 2};
+  const float scale = static_cast<float>(static_cast<double>(a.alpha) / a.size * in * in);
+  const bool rooted = a.beta == 0.75f && a.bias >= FLT_MIN && scale >= 0;
+  return {scale, a.beta, a.bias, static_cast<float>(in / out), a.size / 2, rooted};
 }
 
 }  // namespace

@@ -46,10 +46,4 @@ using Fp16Hwc8 = Layout<Fp16, 8, 8, 2, true>;
 using Int8Chw4 = Layout<Int8, 4, 4, 4, false>;
 using Int8Chw32 = Layout<Int8, 8, 32, 4, false>;
 
-// As many values as one load or store moves.
-template <class Stored, int kCount>
-struct alignas(sizeof(Stored) * kCount) Pack {
-  Stored values[kCount];
-};
-
 }  // namespace dlcv

@@ -116,9 +116,12 @@ LrnPlugin::LrnPlugin(const Attributes& attributes) noexcept : attributes_(attrib
 
 nvinfer1::IPluginCapability* LrnPlugin::getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept {
   switch (type) {
-    case nvinfer1::PluginCapabilityType::kCORE: return static_cast<nvinfer1::IPluginV3OneCore*>(this);
-    case nvinfer1::PluginCapabilityType::kBUILD: return static_cast<nvinfer1::IPluginV3OneBuild*>(this);
-    case nvinfer1::PluginCapabilityType::kRUNTIME: return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
+    case nvinfer1::PluginCapabilityType::kCORE:
+      return static_cast<nvinfer1::IPluginV3OneCore*>(this);
+    case nvinfer1::PluginCapabilityType::kBUILD:
+      return static_cast<nvinfer1::IPluginV3OneBuild*>(this);
+    case nvinfer1::PluginCapabilityType::kRUNTIME:
+      return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
   }
   return nullptr;
 }
@@ -156,8 +159,7 @@ int32_t LrnPlugin::getOutputShapes(nvinfer1::DimsExprs const* inputs, int32_t in
     using nvinfer1::DimensionOperation;
     const auto more = builder.constant(pool.pads[axis] + pool.pads[axis + 2] - pool.kernel[axis]);
     const auto room = builder.operation(DimensionOperation::kSUM, *inputs[0].d[axis + 2], *more);
-    const auto steps =
-        builder.operation(DimensionOperation::kFLOOR_DIV, *room, *builder.constant(pool.strides[axis]));
+    const auto steps = builder.operation(DimensionOperation::kFLOOR_DIV, *room, *builder.constant(pool.strides[axis]));
     outputs[0].d[axis + 2] = builder.operation(DimensionOperation::kSUM, *steps, *builder.constant(1));
   }
   return 0;

@@ -17,8 +17,9 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define DLCV_SHARED(type, name, count) type* name = static_cast<type*>(shim::shared(sizeof(type) * (count)))
-#define DLCV_LAUNCH(kernel, grid, stream, ...) shim::launch(grid, kThreads, false, [=] { kernel(__VA_ARGS__); })
-#define DLCV_LAUNCH_TOGETHER(kernel, grid, stream, ...) shim::launch(grid, kThreads, true, [=] { kernel(__VA_ARGS__); })
+#define DLCV_LAUNCH(kernel, grid, threads, stream, ...) shim::launch(grid, threads, false, [=] { kernel(__VA_ARGS__); })
+#define DLCV_LAUNCH_TOGETHER(kernel, grid, threads, stream, ...) \
+  shim::launch(grid, threads, true, [=] { kernel(__VA_ARGS__); })
 
 struct dim3 {
   unsigned x, y, z;
@@ -34,7 +35,7 @@ namespace shim {
 struct Place {
   unsigned x, y, z;
 };
-extern Place thread, block;
+extern Place thread, block, size;
 
 // Order of the threads between barriers: 0 as they are numbered, 1 backwards, 2 the odd before the even.
 extern int order;
@@ -73,6 +74,7 @@ inline float float_of(std::uint16_t v) {
 
 #define threadIdx shim::thread
 #define blockIdx shim::block
+#define blockDim shim::size
 inline void __syncthreads() { shim::barrier(); }
 
 struct __half {
@@ -82,5 +84,4 @@ inline __half __ushort_as_half(std::uint16_t v) { return {v}; }
 inline std::uint16_t __half_as_ushort(__half v) { return v.bits; }
 inline float __half2float(__half v) { return shim::float_of(v.bits); }
 inline __half __float2half_rn(float v) { return {shim::half_of(v)}; }
-inline float rsqrtf(float v) { return 1.0f / sqrtf(v); }
 inline int min(int a, int b) { return a < b ? a : b; }

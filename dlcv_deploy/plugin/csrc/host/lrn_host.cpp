@@ -1,7 +1,4 @@
 // The kernel's own source as a library for the host, to be called with arrays in place of device memory.
-#include "../lrn_c.cpp"
-#include "../lrn_kernel.cu"
-
 #include <ucontext.h>
 
 #include <cstdio>
@@ -9,9 +6,12 @@
 #include <memory>
 #include <vector>
 
+#include "../lrn_c.cpp"
+#include "../lrn_kernel.cu"
+
 namespace shim {
 
-Place thread, block;
+Place thread, block, size;
 int order = 0;
 
 namespace {
@@ -91,6 +91,7 @@ void* shared(std::size_t bytes) {
 
 void launch(dim3 grid, unsigned threads, bool together, const std::function<void()>& kernel) {
   body = &kernel;
+  size = {threads, 1, 1};
   for (unsigned y = 0; y < grid.y; ++y) {
     for (unsigned x = 0; x < grid.x; ++x) {
       block = {x, y, 0};
