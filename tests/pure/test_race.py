@@ -1,5 +1,6 @@
 """The race between TensorRT's own LRN and the plugin: on make-believe engines, whose answers and times are told."""
 
+import contextlib
 import itertools
 import math
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper, load_model_from_string, numpy_helper
 from dlcv_deploy import backends, race
 from dlcv_deploy.backends.session import CheckedSession
 from dlcv_deploy.errors import ToolError
+from dlcv_deploy.plugin import reference
 from dlcv_deploy.report.document import Lrn
 from dlcv_deploy.spec import BuildSpec
 from dlcv_deploy.stages import Stages
@@ -125,6 +127,47 @@ def test_both_variants_are_timed_in_turn_at_both_batch_sizes(monkeypatch):
     assert {batch for _, batch in calls} == {1, 10}
 
 
+# --- whether the kernels are right
+
+
+class Kernels:
+    """A backend whose kernels of the plugin give the reference's answers ``off`` times."""
+
+    def __init__(self, off):
+        self.off = off
+
+    def compile(self, onnx, options):
+        assert (options.plugin, options.timing_cache) == (b"library", "")
+        return onnx
+
+    def load(self, onnx):
+        model = load_model_from_string(onnx)
+        int8 = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        rng, found = np.random.default_rng(0), {}
+        for i, pool in ((1, True), (2, False)):
+            x = np.abs(rng.normal(0, 1, (1, 8, 12, 12))).astype("float32")
+            y = reference.lrn(reference.quantize(x, 0.05) * np.float64(0.05) if int8 else x, 5, 5e-4, 0.75, 2.0)
+            y = reference.max_pool(y, (3, 3), (2, 2), (0, 0, 1, 1)) if pool else y
+            y = reference.quantize(y, 0.03) * 0.03 if int8 else y
+            found |= {f"conv{i}": x, f"lrn{i}": (y * self.off).astype("float32")}
+        return SimpleNamespace(run=lambda feeds: found)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_kernels_are_held_against_float64_before_the_race(monkeypatch, precision):
+    def check(off):
+        kernels = Kernels(off)
+        backend = SimpleNamespace(compile=kernels.compile, load=lambda onnx: contextlib.nullcontext(kernels.load(onnx)))
+        monkeypatch.setattr(backends, "get", {"tensorrt": backend}.__getitem__)
+        options = CompileOptions(plugin=b"library", timing_cache="timings")
+        race.check_computes("tensorrt", precision, options)
+
+    check(1.0)
+    with pytest.raises(ToolError, match=r"the LRN plugin on tensorrt is wrong: DlcvLRNMaxPool in .* is off by") as e:
+        check(1.2)
+    assert "--lrn native" in e.value.fix
+
+
 # --- the whole
 
 
@@ -180,13 +223,19 @@ def run(monkeypatch, tmp_path):
             assert pixels.shape == (10, 3, 8, 8)
             return tuple(row(n, b, s.p50 * b) for b in (1, 10) for n, s in (("native", native), ("plugin", plugin)))
 
+        def check_computes(name, precision, options):
+            assert options.plugin == b"library"
+            proved.append((name, precision))
+
         monkeypatch.setattr(race, "times", times)
+        monkeypatch.setattr(race, "check_computes", check_computes)
         spec = BuildSpec("net", precision, lrn="race", targets=tuple(backend.name for backend in made))
         options = {backend.name: CompileOptions() for backend in made}
         stages = Stages(Store(tmp_path), lambda line: None)
         found = race.raced(spec, exported(), table, options, b"library", stages, pre=PRE, progress=None)
         return found, [stage.name for stage in stages.times]
 
+    proved = go.proved = []
     return go
 
 
@@ -222,6 +271,7 @@ def test_each_target_keeps_its_faster_one_and_both_times(run):
         "compile openvino",
     ]
     assert [options.plugin for _, options in fast.compiled] == [b"", b"library"]
+    assert run.proved == [("tensorrt", "fp32"), ("tensorrt_rtx", "fp32")]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -283,4 +333,4 @@ def test_a_race_is_not_run_again(run):
 
 def test_tolerances_follow_precision():
     assert list(race.ALIKE) == ["fp32", "fp16", "int8"]
-    assert all(math.isfinite(v) and 0 < v < 0.05 for v in race.ALIKE.values())
+    assert all(math.isfinite(v) and 0 < v <= 0.1 for v in race.ALIKE.values())
