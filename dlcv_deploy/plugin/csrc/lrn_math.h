@@ -130,11 +130,9 @@ struct Fp16 {
   template <int kCount>
   __host__ __device__ static __forceinline__ void grow(Pack<Stored, kCount>& most, const Pack<Stored, kCount>& other) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    constexpr bool kPairs = kCount % 2 == 0;
-#else
-    constexpr bool kPairs = false;
-#endif
-    if constexpr (kPairs) {
+    if constexpr (kCount == 1) {
+      asm("max.NaN.f16 %0, %0, %1;" : "+h"(most.values[0]) : "h"(other.values[0]));
+    } else {
       DLCV_UNROLL
       for (int i = 0; i < kCount; i += 2) {
         std::uint32_t a, b;
@@ -143,13 +141,14 @@ struct Fp16 {
         asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
         memcpy(&most.values[i], &a, 4);
       }
-    } else {
-      DLCV_UNROLL
-      for (int i = 0; i < kCount; ++i) {
-        const float a = read(most.values[i]), b = read(other.values[i]);
-        most.values[i] = b > a || b != b ? other.values[i] : most.values[i];
-      }
     }
+#else
+    DLCV_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      const float a = read(most.values[i]), b = read(other.values[i]);
+      most.values[i] = b > a || b != b ? other.values[i] : most.values[i];
+    }
+#endif
   }
 };
 
