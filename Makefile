@@ -1,20 +1,24 @@
 # make demo   the main job on the bundled ResNet-20, from nothing to a report
-# make test   the tests
-# Both set up .venv first where that was not done.
+# make test   the tests; make slow, those that take minutes; make gpu, those that need a GPU
+# Each sets up .venv first where that was not done.
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-EXTRAS := torch,onnxruntime,openvino,rtx,plugin,test
+EXTRAS := torch,onnxruntime,openvino,rtx,test
 DEMO := build/resnet20-int8.dlcv
 
-.PHONY: demo test slow setup lint types format clean
+.PHONY: demo test slow gpu setup lint types format clean
 
 setup: $(VENV)/.ready
 
-# kernel-lens carries TensorRT's headers, which the tests compile the plugin against; nothing else of it is used
 $(VENV)/.ready: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
 	$(PIP) --editable '.[$(EXTRAS)]'
+	touch $@
+
+# kernel-lens carries TensorRT's headers, which the tests compile the plugin against; nothing else of it is used
+$(VENV)/.plugin: $(VENV)/.ready
+	$(PIP) --editable '.[$(EXTRAS),plugin]'
 	$(PIP) --no-deps kernel-lens
 	touch $@
 
@@ -22,11 +26,14 @@ demo: setup
 	mkdir -p build
 	$(BIN)/dlcv-deploy build resnet20 --int8 --target openvino --target tensorrt_rtx --output $(DEMO) --force
 
-test: setup
+test: $(VENV)/.plugin
 	$(BIN)/python -m pytest -q -m 'not slow'
 
-slow: setup
+slow: $(VENV)/.plugin
 	$(BIN)/python -m pytest -q -m slow
+
+gpu: $(VENV)/.plugin
+	DLCV_REQUIRE=gpu $(BIN)/python -m pytest -q -m gpu
 
 $(VENV)/.dev: $(VENV)/.ready
 	$(PIP) --editable '.[$(EXTRAS),dev]'

@@ -53,5 +53,6 @@ def quantize(y: Doubles, scale: float) -> npt.NDArray[np.int8]:
     """Steps of ``scale``, halves to the even one, held to -128 ... 127; NaN becomes -128, as in ONNX Runtime."""
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.rint(y / np.float64(np.float32(scale)))
-    found: npt.NDArray[np.int8] = np.nan_to_num(steps, nan=-128, posinf=127, neginf=-128).clip(-128, 127).astype(np.int8)
+    held = np.nan_to_num(steps, nan=-128, posinf=127, neginf=-128).clip(-128, 127)
+    found: npt.NDArray[np.int8] = held.astype(np.int8)
     return found
