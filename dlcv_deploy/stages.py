@@ -47,6 +47,10 @@ class Stages:
         self.note(name, time.perf_counter() - start, reused=reused)
         return files
 
+    def say(self, line: str) -> None:
+        """Tell whoever waits why a stage takes long."""
+        self._say(line)
+
     def path(self, name: str, file: str, **inputs: object) -> Path:
         """Where the store has a file of a stage that was run."""
         return self._store.path(*_entry(name, inputs), file)

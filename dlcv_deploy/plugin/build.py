@@ -75,7 +75,12 @@ def place_library(architectures: Sequence[int], output: Path | None, stages: Sta
 
 
 def _kept(stages: Stages, architectures: Sequence[int], inputs: Mapping[str, Any]) -> Library:
-    files = stages.run("plugin", lambda: {FILE: build_library(architectures).data}, **inputs)
+    def make() -> dict[str, bytes]:
+        wanted = ", ".join(map(str, inputs["architectures"]))
+        stages.say(f"compiling the LRN plugin for the GPU architectures {wanted}; that takes minutes, and is kept")
+        return {FILE: build_library(architectures).data}
+
+    files = stages.run("plugin", make, **inputs)
     return read_library(files[FILE], FILE)
 
 

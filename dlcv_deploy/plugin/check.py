@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses as dc
 import platform
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..isolate import isolated
 from ..log import NativeLog, tensorrt_logger
 from ..types import CompileOptions
 from .build import DEFAULT_ARCHITECTURES, compile_library, source_sha256
+from .cases import complaint, covering
+from .host import HostKernels, compile_host
 from .library import FILE, OPS, Library, read_library
 from .machine import keeps_to_the_model
 from .network import DTYPES, differs, feeds, network
@@ -147,6 +150,18 @@ def moves(subject: Subject) -> str:
         raise MissingBackend(f"{e.what}; {e.fix}") from e
 
 
+def computes_here(subject: Subject) -> str:
+    """The kernels' own source, compiled for this processor and run thread by thread, against float64."""
+    with tempfile.TemporaryDirectory(prefix="dlcv-host-") as folder:
+        kernels = HostKernels(compile_host(Path(folder) / "liblrn_host.so"))
+        cases = list(covering())
+        for seed, case in enumerate(cases):
+            x = case.drawn(seed)
+            if wrong := complaint(case, x, case.run(kernels, x)):
+                raise ToolError(wrong)
+    return f"{len(cases)} cases: windows of 1 to 15, 1 to 257 channels, every type and layout, with and without a pool"
+
+
 def loads(subject: Subject, tool: str) -> str:
     """The library goes into the plugin registry in a child process and brings both creators with their fields."""
     if not (version := optional.version_of(tool)):
@@ -207,6 +222,7 @@ def _sm(tool: str) -> tuple[int, ...]:
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "nvcc compiles the source, a warning being an error": compiles,
     "the library says what it is": described,
+    "the kernels, on this processor, give what float64 gives": computes_here,
     "no kernel spills registers": registers,
     "the machine code moves what the model says": moves,
     "TensorRT for RTX loads it": partial(loads, tool="tensorrt_rtx"),

@@ -10,6 +10,7 @@ from helpers.tools import Bench
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.errors import MissingBackend
 from dlcv_deploy.plugin import build, check
+from dlcv_deploy.plugin.cases import Case
 from dlcv_deploy.plugin.library import FILE, read_library
 
 
@@ -92,10 +93,11 @@ def test_build_shows_the_compilers_words(bench, run):
 
 @pytest.fixture
 def no_compiler(monkeypatch):
-    def compile_library(*_, **__):
+    def none(*_, **__):
         raise MissingBackend("no compiler")
 
-    monkeypatch.setattr(check, "compile_library", compile_library)
+    monkeypatch.setattr(check, "compile_library", none)
+    monkeypatch.setattr(check, "compile_host", none)
 
 
 def test_check_lists_what_was_not_run(no_compiler, run):
@@ -126,6 +128,7 @@ def test_check_passes_a_good_library(plugin_compiled, monkeypatch, run, tmp_path
     path = tmp_path / FILE
     path.write_bytes(plugin_compiled[0].data)
     monkeypatch.setattr(check, "compile_library", lambda *_, **__: plugin_compiled)
+    monkeypatch.setattr(check, "covering", lambda: [Case("fp32 linear", 5, (1, 9, 4, 4))])  # the kernels' tests run all
     done = run("plugin", "check", path)
     assert done.code == 0, done.out
     assert done.out.count("passed ") >= 5

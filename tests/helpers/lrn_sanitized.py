@@ -10,8 +10,7 @@ import itertools
 import sys
 from pathlib import Path
 
-from helpers.lrn_cases import POOL, Case, complaint
-
+from dlcv_deploy.plugin.cases import POOL, Case, complaint
 from dlcv_deploy.plugin.device import DeviceKernels, Operator, load
 from dlcv_deploy.plugin.formats import FORMATS
 from dlcv_deploy.plugin.gpu import Gpu

@@ -5,12 +5,11 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import lrn_cases
-from helpers.lrn_cases import POOL, Case, complaint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlcv_deploy.plugin import host, reference
+from dlcv_deploy.plugin import cases, host, reference
+from dlcv_deploy.plugin.cases import POOL, Case, complaint
 from dlcv_deploy.plugin.formats import FORMATS, from_memory, to_memory
 
 FLOATS = ("fp32 linear", "fp16 linear", "fp16 kHWC8")
@@ -22,7 +21,7 @@ def kernels(need, tmp_path_factory):
     return host.HostKernels(host.compile_host(tmp_path_factory.mktemp("host") / "liblrn_host.so"))
 
 
-@pytest.mark.parametrize("size", lrn_cases.SIZES)
+@pytest.mark.parametrize("size", cases.SIZES)
 def test_the_reference_is_pytorchs(need, size):
     need("torch")
     import torch
@@ -71,7 +70,7 @@ def test_float16_is_numpys(kernels):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_window_with_every_number_of_channels(kernels, form):
-    for seed, case in enumerate(lrn_cases.covering()):
+    for seed, case in enumerate(cases.covering()):
         if case.form == form:
             x = case.drawn(seed)
             assert not complaint(case, x, case.run(kernels, x))
@@ -80,7 +79,7 @@ def test_every_window_with_every_number_of_channels(kernels, form):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_everything_with_everything(kernels, form):
-    for case in lrn_cases.crossed():
+    for case in cases.crossed():
         if case.form == form:
             x = case.drawn()
             assert not complaint(case, x, case.run(kernels, x))
@@ -160,7 +159,7 @@ def test_neither_the_order_of_threads_nor_the_device_changes_a_bit(kernels, form
 def test_any_shape_any_window_any_pool(kernels, data):
     form = data.draw(st.sampled_from(sorted(FORMATS)))
     shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 24), st.integers(1, 24)))
-    size = data.draw(st.sampled_from(lrn_cases.SIZES))
+    size = data.draw(st.sampled_from(cases.SIZES))
     pool = None
     if data.draw(st.booleans()):
         kernel = data.draw(st.tuples(st.integers(1, 15), st.integers(1, 15)))
@@ -169,7 +168,7 @@ def test_any_shape_any_window_any_pool(kernels, data):
         pool = (*kernel, *strides, *pads)
     numbers = [data.draw(st.floats(low, high, width=32)) for low, high in ((0, 10), (-1, 3), (0.25, 8))]
     case = Case(form, size, shape, pool, *numbers, spread=data.draw(st.sampled_from([1e-3, 1.0, 200.0])))
-    if lrn_cases.fits(case):
+    if cases.fits(case):
         x = case.drawn(data.draw(st.integers(0, 9)))
         assert not complaint(case, x, case.run(kernels, x, multiprocessors=data.draw(st.integers(0, 200))))
 

@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.lrn_cases import POOL, Case, complaint
 
 from dlcv_deploy.plugin import host
+from dlcv_deploy.plugin.cases import POOL, Case, complaint
 
 CSRC = host._SOURCE.parents[1]
 MUTANTS = {
@@ -123,34 +126,45 @@ def verdict(kernels):
     return ""
 
 
-def compiled(source, output):
-    return host.HostKernels(host.compile_host(output, ["-O0", "-Wno-error"], source))
+def judged(source):
+    """What the judge says of a source folder's kernels, in a process of its own: a mistake may cost it its memory."""
+    library = host.compile_host(source / "liblrn_host.so", ["-O0", "-Wno-error"], source / "host/lrn_host.cpp")
+    done = subprocess.run([sys.executable, __file__, library], capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode < 0:
+        return f"ended by signal {-done.returncode}"
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
 
 
-def judged(folder, mutant):
+def mutated(folder, mutant):
     file, old, new = MUTANTS[mutant]
     source = folder / mutant.replace(" ", "_").replace("'", "")
     shutil.copytree(CSRC, source)
     text = (source / file).read_text()
     assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
     (source / file).write_text(text.replace(old, new))
-    return compiled(source / "host/lrn_host.cpp", source / "liblrn_host.so")
+    return judged(source)
 
 
 @pytest.fixture(scope="module")
 def mutants(need, tmp_path_factory):
-    """Libraries by the mistake in them, as they get ready."""
+    """What the judge says, by mistake, as soon as it is known."""
     need("gxx")
     folder = tmp_path_factory.mktemp("mutants")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {mutant: pool.submit(judged, folder, mutant) for mutant in MUTANTS}
+        yield {mutant: pool.submit(mutated, folder, mutant) for mutant in MUTANTS}
 
 
 def test_the_kernels_as_they_are(need, tmp_path):
     need("gxx")
-    assert verdict(compiled(host._SOURCE, tmp_path / "liblrn_host.so")) == ""
+    shutil.copytree(CSRC, tmp_path / "csrc")
+    assert judged(tmp_path / "csrc") == ""
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_mistake_is_caught(mutants, mutant):
-    assert verdict(mutants[mutant].result()) != ""
+    assert mutants[mutant].result() != ""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(verdict(host.HostKernels(Path(sys.argv[1]))))

@@ -14,16 +14,16 @@ SCRIPT = textwrap.dedent("""
     import sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[2])
-    from helpers import lrn_cases
+    from dlcv_deploy.plugin import cases
     from dlcv_deploy.plugin import host
 
     kernels = host.HostKernels(Path(sys.argv[1]))
     count = 0
-    for seed, case in enumerate(lrn_cases.covering()):
+    for seed, case in enumerate(cases.covering()):
         if case.size not in (1, 5, 9, 15) or case.shape[2] * case.shape[3] > 30 * 30:
             continue
         x = case.drawn(seed)
-        said = lrn_cases.complaint(case, x, case.run(kernels, x, order=seed % 3, multiprocessors=seed % 200))
+        said = cases.complaint(case, x, case.run(kernels, x, order=seed % 3, multiprocessors=seed % 200))
         assert not said, said
         count += 1
     print(count, "cases")

@@ -1,18 +1,20 @@
 """Every proof says passed, failed, or why it was not run; nothing that was not run passes."""
 
+import itertools
+
 import numpy as np
 import pytest
 from helpers.plugin import library_bytes
 
 from dlcv_deploy import backends
 from dlcv_deploy.errors import MissingBackend, SpecError, ToolError
-from dlcv_deploy.plugin import check, network, reference
+from dlcv_deploy.plugin import cases, check, network, reference
 from dlcv_deploy.plugin.build import source_sha256
 from dlcv_deploy.plugin.check import CHECKS, FAILED, NOT_RUN, PASSED, Subject, check_plugin
 from dlcv_deploy.plugin.library import read_library
 
 NAMES = list(CHECKS)
-COMPILES, DESCRIBED, REGISTERS, MOVES, RTX_LOADS, TRT_LOADS, RTX_BUILDS, TRT_BUILDS, COMPUTES = NAMES
+COMPILES, DESCRIBED, ON_HOST, REGISTERS, MOVES, RTX_LOADS, TRT_LOADS, RTX_BUILDS, TRT_BUILDS, COMPUTES = NAMES
 
 
 @pytest.fixture
@@ -28,6 +30,10 @@ def compiled(monkeypatch):
 
         monkeypatch.setattr(check, "compile_library", compile_library)
 
+    def no_host(*_):
+        raise MissingBackend("no g++, the C++ compiler")
+
+    monkeypatch.setattr(check, "compile_host", no_host)
     asked = put.asked = []
     put(error=MissingBackend("the plugin cannot be compiled here: no nvcc, the CUDA compiler"))
     return put
@@ -43,14 +49,21 @@ def fake(**changes):
     return library_bytes(**{"source": source_sha256(), **changes})
 
 
-def test_the_real_one_is_proved_as_far_as_this_machine_can(plugin_compiled, compiled, need):
+@pytest.fixture
+def on_host(monkeypatch, host_library):
+    """The kernels on the host, compiled already, and few cases: the kernels' own tests run them all."""
+    monkeypatch.setattr(check, "compile_host", lambda output: host_library)
+    monkeypatch.setattr(check, "covering", lambda: itertools.islice(cases.covering(), 0, None, 37))
+
+
+def test_the_real_one_is_proved_as_far_as_this_machine_can(plugin_compiled, compiled, on_host, need):
     need("tensorrt_rtx", "cuobjdump")
     library, log = plugin_compiled
     compiled(library, log)
     said = []
     found = {each.name: each for each in check_plugin(library.data, "x.so", say=said.append)}
     assert said == NAMES
-    for name in (COMPILES, DESCRIBED, REGISTERS, MOVES, RTX_LOADS, RTX_BUILDS):
+    for name in (COMPILES, DESCRIBED, ON_HOST, REGISTERS, MOVES, RTX_LOADS, RTX_BUILDS):
         assert found[name].verdict == PASSED, found[name]
     assert found[COMPILES].words == "for the GPU architectures 75, 86, without a warning"
     assert "DlcvLRN and DlcvLRNMaxPool with their fields" in found[RTX_LOADS].words
@@ -71,6 +84,13 @@ def test_without_a_compiler_and_a_library_nothing_passes(compiled):
     assert found[DESCRIBED][1] == found[RTX_LOADS][1] == "there is no library to prove this with"
     assert found[REGISTERS][1] == "nothing was compiled"
     assert compiled.asked == [(75, 80, 86, 89, 90, 100, 120)]
+
+
+def test_a_kernel_that_is_wrong_on_the_host_fails(compiled, on_host, monkeypatch):
+    monkeypatch.setattr(reference, "lrn", lambda x, *_: x)
+    verdict, words = verdicts()[ON_HOST]
+    assert verdict == FAILED
+    assert words.startswith("fp32 linear, window 1, 1x1x1x1, pool None: 1 of 1 wrong, at (0, 0, 0, 0) ")
 
 
 def test_source_that_does_not_compile_fails(compiled):

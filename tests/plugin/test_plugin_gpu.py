@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import host_gpu, lrn_cases, lrn_engine, lrn_sanitized
-from helpers.lrn_cases import POOL, Case, complaint
+from helpers import host_gpu, lrn_engine, lrn_sanitized
 
 from dlcv_deploy.backends import _cuda
 from dlcv_deploy.errors import ToolError
-from dlcv_deploy.plugin import network
+from dlcv_deploy.plugin import cases, network
 from dlcv_deploy.plugin.build import build_library
+from dlcv_deploy.plugin.cases import POOL, Case, complaint
 from dlcv_deploy.plugin.device import DeviceKernels, Operator, load
 from dlcv_deploy.plugin.formats import FORMATS
 from dlcv_deploy.plugin.gpu import Gpu
@@ -79,15 +79,15 @@ def wrong(kernels, case, x=None, seed=0):
 
 @FORMS
 def test_every_window_with_every_number_of_channels(kernels, form):
-    cases = [(seed, case) for seed, case in enumerate(lrn_cases.covering()) if case.form == form]
-    for seed, case in some(kernels, cases, 9):
+    chosen = [(seed, case) for seed, case in enumerate(cases.covering()) if case.form == form]
+    for seed, case in some(kernels, chosen, 9):
         assert not wrong(kernels, case, seed=seed)
 
 
 @pytest.mark.slow
 @FORMS
 def test_everything_with_everything(kernels, form):
-    for case in some(kernels, (case for case in lrn_cases.crossed() if case.form == form), 97):
+    for case in some(kernels, (case for case in cases.crossed() if case.form == form), 97):
         assert not wrong(kernels, case)
 
 

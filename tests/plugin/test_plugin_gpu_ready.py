@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import host_gpu, host_trt, lrn_sanitized
-from helpers.lrn_cases import Case, complaint
 from test_plugin_gpu import CUDA, clean, sanitized
 
 from dlcv_deploy import backends, race
 from dlcv_deploy.backends import _cuda
 from dlcv_deploy.errors import ToolError
 from dlcv_deploy.plugin import device, gpu, toolchain
+from dlcv_deploy.plugin.cases import Case, complaint
 from dlcv_deploy.plugin.formats import FORMATS
 from dlcv_deploy.plugin.library import Library
 from dlcv_deploy.types import Latency
