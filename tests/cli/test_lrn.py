@@ -157,7 +157,7 @@ def test_the_library_is_built_on_demand_and_its_recipe_is_in_the_key(monkeypatch
             assert plugin.library(Stages(Store(tmp_path), said.append)) == library()
         assert built.pop() == architectures
         assert built == []
-    assert [line.split()[0] for line in said] == ["plugin"] * 4
+    assert [line.split()[0] for line in said] == ["compiling", "plugin", "plugin"] * 2
 
 
 def test_no_compiler_is_said_before_any_work_with_both_ways_out(run, monkeypatch, tmp_path):
