@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,7 +37,18 @@ Answer = tuple[Array, Array]
 class Kernels(Protocol):
     """What runs the kernels: :class:`~dlcv_deploy.plugin.host.HostKernels`, or a device's."""
 
-    def run(self, x: Array, form: Format, **how: Any) -> Answer | None:  # noqa: ANN401
+    def run(
+        self,
+        x: Array,
+        form: Format,
+        *,
+        size: int,
+        alpha: float,
+        beta: float,
+        bias: float,
+        scales: tuple[float, float] = ...,
+        pool: Sequence[int] | None = ...,
+    ) -> Answer | None:
         """The answer; None where the kernel refused."""
         ...
 
