@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EXTRAS := torch,onnxruntime,openvino,rtx,test
+NATIVE := '*.h' '*.cpp' '*.cu' '*.c'
 DEMO := build/resnet20-int8.dlcv
 
 .PHONY: demo test slow gpu setup lint types format clean
@@ -43,10 +44,12 @@ $(VENV)/.dev: $(VENV)/.ready
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	git ls-files $(NATIVE) | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	git ls-files $(NATIVE) | xargs $(BIN)/clang-format -i
 
 # models/ and calibration/ are parts of the package once installed, so that is how they are checked; then what is used
 # of TensorRT, against its published stubs

@@ -24,8 +24,8 @@ __attribute__((no_sanitize_address)) void count(const void* at, long bytes, bool
 
 }  // namespace counted
 
-#define DLCV_COUNTED(n)                                                           \
-  void __asan_load##n##_noabort(void* at) { counted::count(at, n, false); }       \
+#define DLCV_COUNTED(n)                                                     \
+  void __asan_load##n##_noabort(void* at) { counted::count(at, n, false); } \
   void __asan_store##n##_noabort(void* at) { counted::count(at, n, true); }
 
 extern "C" {
