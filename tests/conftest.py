@@ -8,6 +8,7 @@ import importlib.util
 import ipaddress
 import os
 import re
+import signal
 import socket
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from dlcv_deploy.errors import MissingBackend
 from dlcv_deploy.plugin import sass, toolchain
 from dlcv_deploy.plugin.library import FILE, read_library
 from dlcv_deploy.store import Store
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, by children too, where tests run in the background
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")

@@ -123,8 +123,7 @@ def test_a_hang_ends_with_all_it_started():
 def test_the_child_ends_with_its_parent(tmp_path, sent):
     tell = tmp_path / "pids"
     code = (
-        f"import signal, sys; sys.path.insert(0, {TESTS!r})\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
+        f"import sys; sys.path.insert(0, {TESTS!r})\n"
         "from dlcv_deploy.isolate import isolated\n"
         f"isolated('helpers.natives:sleep', {{'tell': {str(tell)!r}}}, {{}}, what='It', timeout_s=60)"
     )
