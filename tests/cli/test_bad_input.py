@@ -211,10 +211,11 @@ def test_stopped_at_any_time(tmp_path, photos, stop):
         process.send_signal(stop)
         _, said = process.communicate(timeout=60)
         if process.returncode != 0:
-            assert not path.exists()
+            assert not path.exists() or command(["inspect", path], cache).returncode == 0  # stopped while it reported
             assert b"Traceback" not in said
-            if stop == signal.SIGINT:
-                assert process.returncode == 130
+            if stop == signal.SIGINT:  # CPython dies by the signal, 130 to a shell, where it passed through native code
+                assert process.returncode in (130, -signal.SIGINT)
+                assert path.exists() or b"interrupted; nothing was left half done" in said
         time.sleep(0.5)
         assert no_process_of_group(process.pid)
     done = command([*words, "-o", path], cache)
