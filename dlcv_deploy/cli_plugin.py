@@ -59,7 +59,8 @@ def check(library: Path | None, as_json: bool) -> None:
     import dataclasses as dc
 
     from .describe import columns
-    from .plugin.check import FAILED, check_plugin, library_file
+    from .plugin.check import FAILED, check_plugin
+    from .plugin.library import library_file
 
     data = None if library is None else library_file(library)
     found = check_plugin(data, str(library), say=say)

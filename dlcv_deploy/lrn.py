@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import backends
-from .errors import ArtifactError, MissingBackend, SpecError
-from .plugin.library import Library, check_serves, read_library
+from .errors import MissingBackend, SpecError
+from .plugin.library import Library, check_serves, library_file, read_library
 from .report import document
 from .spec import BuildSpec
 from .stages import Stages
@@ -51,14 +51,7 @@ class Plugin:
 
             architectures = spec.sm or DEFAULT_ARCHITECTURES
             return cls(None, architectures, _recipe(architectures))
-        try:
-            data = spec.lrn_library.expanduser().read_bytes()
-        except OSError as e:
-            raise ArtifactError(
-                f"the plugin's library {spec.lrn_library} cannot be read: {e.strerror}",
-                fix="dlcv-deploy plugin build -o FILE makes one",
-            ) from e
-        library = read_library(data, str(spec.lrn_library))
+        library = read_library(library_file(spec.lrn_library), str(spec.lrn_library))
         check_serves(library, major=None, sm=spec.sm)
         return cls(library)
 

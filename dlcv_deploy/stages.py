@@ -23,10 +23,10 @@ def code_version() -> str:
 
 
 class Stages:
-    """The stages of one build, in order, with the time each took and whether it was reused."""
+    """The stages of one build, in order, with the time each took and whether it was reused; ``say`` tells who waits."""
 
     def __init__(self, store: Store, say: Callable[[str], None]) -> None:
-        self._store, self._say = store, say
+        self._store, self.say = store, say
         self.times: list[StageTime] = []
 
     def run(self, name: str, make: Callable[[], Mapping[str, bytes]], **inputs: object) -> Mapping[str, bytes]:
@@ -47,10 +47,6 @@ class Stages:
         self.note(name, time.perf_counter() - start, reused=reused)
         return files
 
-    def say(self, line: str) -> None:
-        """Tell whoever waits why a stage takes long."""
-        self._say(line)
-
     def path(self, name: str, file: str, **inputs: object) -> Path:
         """Where the store has a file of a stage that was run."""
         return self._store.path(*_entry(name, inputs), file)
@@ -58,7 +54,7 @@ class Stages:
     def note(self, name: str, seconds: float, *, reused: bool = False) -> None:
         """Record a stage and say so."""
         self.times.append(StageTime(name, seconds, reused))
-        self._say(f"{name:<22} {'reused' if reused else f'{seconds:.1f} s'}")
+        self.say(f"{name:<22} {'reused' if reused else f'{seconds:.1f} s'}")
 
 
 def _entry(name: str, inputs: Mapping[str, object]) -> tuple[str, str]:

@@ -64,19 +64,6 @@ class Subject:
         return self.library
 
 
-def library_file(path: Path) -> bytes:
-    """The content of a library's file.
-
-    Raises:
-        ArtifactError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        fix = "dlcv-deploy plugin build -o FILE makes one"
-        raise ArtifactError(f"the plugin's library {path} cannot be read: {e.strerror}", fix=fix) from e
-
-
 def check_plugin(data: bytes | None = None, name: str = FILE, *, say: Callable[[str], None]) -> list[Finding]:
     """Run every proof of ``CHECKS``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses as dc
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from .. import digest
 from ..errors import ArtifactError
@@ -43,6 +44,19 @@ class Library:
     def machine(self) -> str:
         """The processor that it is for, as ``platform.machine`` names it."""
         return _machine(self.data)
+
+
+def library_file(path: Path) -> bytes:
+    """The content of a library's file.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        return path.expanduser().read_bytes()
+    except OSError as e:
+        fix = "dlcv-deploy plugin build -o FILE makes one"
+        raise ArtifactError(f"the plugin's library {path} cannot be read: {e.strerror}", fix=fix) from e
 
 
 def read_library(data: bytes, name: str) -> Library:
