@@ -35,9 +35,10 @@ from dlcv_deploy.errors import DeployError
 from dlcv_deploy.latency import percentile
 from dlcv_deploy.plugin import reference
 from dlcv_deploy.plugin.build import build_library
-from dlcv_deploy.plugin.device import DeviceKernels, Operator, Placed, load
+from dlcv_deploy.plugin.device import DeviceKernels, Placed
 from dlcv_deploy.plugin.formats import FORMATS, Array, Format
 from dlcv_deploy.plugin.gpu import Device, Gpu
+from dlcv_deploy.plugin.interface import Operator, load
 from dlcv_deploy.plugin.library import FILE, OPS, Library, read_library
 
 SCHEMA = 1

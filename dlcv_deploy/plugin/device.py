@@ -5,10 +5,8 @@ For proofs and measurements; engines need none of this.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses as dc
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +16,7 @@ from ..backends._cuda import Bytes
 from ..errors import ToolError
 from .formats import Array, Format, from_memory, to_memory
 from .gpu import Device
-from .host import pooled
+from .interface import Operator
 
 GUARD_BYTES = 256
 """Before and behind each tensor; what is written there is found. A multiple of the alignment of device memory."""
@@ -40,43 +38,11 @@ _ERRORS = {
 """cudaError_t, driver_types.h: what a launch may give."""
 
 
-def load(library: Path) -> Any:  # noqa: ANN401 - a ctypes library
-    """The plugin's library, with the signatures of its C functions; TensorRT is not needed."""
-    found = ctypes.CDLL(str(library))
-    integers, numbers = ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_float)
-    tensors = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, integers)
-    found.dlcv_lrn.argtypes = (*tensors, ctypes.c_int, numbers, integers, ctypes.c_int, ctypes.c_void_p)
-    found.dlcv_problem.argtypes, found.dlcv_problem.restype = (
-        (ctypes.c_int, numbers, integers, ctypes.c_int),
-        ctypes.c_char_p,
-    )
-    return found
-
-
-@dc.dataclass(frozen=True, slots=True)
-class Operator:
-    """``DlcvLRN``, or with a ``pool`` (kernel 2, strides 2, pads 4) ``DlcvLRNMaxPool``.
-
-    ``scales`` are those of the input and the output, in int8.
-    """
-
-    size: int
-    alpha: float
-    beta: float
-    bias: float
-    scales: tuple[float, float] = (0.0, 0.0)
-    pool: tuple[int, ...] | None = None
-
-    def answers(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of what it gives for an (N, C, H, W)."""
-        return tuple(shape) if self.pool is None else (*shape[:2], *pooled(shape[2:], self.pool))
-
-
 class DeviceKernels:
     """The two operators on a device.
 
     Args:
-        library: As :func:`load` gives it.
+        library: As :func:`~dlcv_deploy.plugin.interface.load` gives it.
         device: Where its memory is.
     """
 
@@ -159,19 +125,17 @@ class Placed:
             ToolError: It is another one.
         """
         operator, device = self._operator, self._kernels.device
-        code = self._kernels.library.dlcv_lrn(
-            *self._addresses,
-            self._form.number,
-            (ctypes.c_int * 4)(*(shape or self._shape)),
-            operator.size,
-            (ctypes.c_float * 5)(operator.alpha, operator.beta, operator.bias, *operator.scales),
-            None if operator.pool is None else (ctypes.c_int * 8)(*operator.pool),
+        code = operator.launch(
+            self._kernels.library,
+            self._addresses,
+            self._form,
+            shape or self._shape,
             device.multiprocessors if multiprocessors is None else multiprocessors,
             self._cuda.address(stream),
         )
         if code not in (0, _INVALID_VALUE):
             raise ToolError(f"dlcv_lrn was not launched: CUDA error {code} ({_ERRORS.get(code, 'see driver_types.h')})")
-        return int(code)
+        return code
 
     def fetch(self, stream: Any) -> tuple[Array, Array]:  # noqa: ANN401 - see Cuda
         """The answer, once the stream is done, and what is in its padding channels.

@@ -6,12 +6,12 @@ import ctypes
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import ToolError
-from .formats import Array, Format, from_memory, to_memory
+from .formats import FORMATS, Array, Format, from_memory, to_memory
+from .interface import Operator, load
 from .toolchain import find_cxx
 
 _SOURCE = Path(__file__).parent / "csrc/host/lrn_host.cpp"
@@ -45,8 +45,7 @@ class HostKernels:
     """The two operators as functions of arrays."""
 
     def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
-        self._library.dlcv_problem.restype = ctypes.c_char_p
+        self._library = load(library)
 
     def run(
         self,
@@ -73,29 +72,19 @@ class HostKernels:
             multiprocessors: Of the device to cut the work for.
             order: One of ``ORDERS``.
         """
-        out = x.shape if pool is None else (*x.shape[:2], *pooled(x.shape[2:], pool))
+        operator = Operator(size, alpha, beta, bias, scales, None if pool is None else tuple(pool))
         poison = 77 if form.dtype == "int8" else np.nan
         memory = to_memory(x, form, poison)
-        room = to_memory(np.full(out, poison, form.dtype), form, poison)
+        room = to_memory(np.full(operator.answers(x.shape), poison, form.dtype), form, poison)
         self._library.dlcv_host_order(order)
-        error = self._library.dlcv_lrn(
-            ctypes.c_void_p(memory.ctypes.data),
-            ctypes.c_void_p(room.ctypes.data),
-            form.number,
-            (ctypes.c_int * 4)(*x.shape),
-            size,
-            (ctypes.c_float * 5)(alpha, beta, bias, *scales),
-            None if pool is None else (ctypes.c_int * 8)(*pool),
-            multiprocessors,
-            None,
-        )
+        addresses = memory.ctypes.data, room.ctypes.data
+        error = operator.launch(self._library, addresses, form, x.shape, multiprocessors)
         return None if error else from_memory(room, form, x.shape[1])
 
     def refuses(self, shape: Sequence[int], pool: Sequence[int]) -> bool:
         """Whether ``DlcvLRNMaxPool`` in fp32 refuses a shape, before any memory is touched."""
-        numbers = (ctypes.c_float * 5)(1e-4, 0.75, 1, 0, 0)
-        given = (ctypes.c_int * 4)(*shape), 5, numbers, (ctypes.c_int * 8)(*pool)
-        return bool(self._library.dlcv_lrn(None, None, 0, *given, MULTIPROCESSORS, None))
+        operator, form = Operator(5, 1e-4, 0.75, 1.0, pool=tuple(pool)), FORMATS["fp32 linear"]
+        return operator.launch(self._library, (0, 0), form, shape, MULTIPROCESSORS) != 0
 
     def problem(
         self,
@@ -106,9 +95,9 @@ class HostKernels:
         int8: bool = False,
     ) -> str:
         """What is wrong with attributes, in words; ``numbers`` are alpha, beta, bias and both scales."""
-        given = None if pool is None else (ctypes.c_int * 8)(*pool)
-        found: Any = self._library.dlcv_problem(size, (ctypes.c_float * 5)(*numbers), given, int(int8))
-        return "" if found is None else str(found.decode())
+        alpha, beta, bias, *scales = numbers
+        operator = Operator(size, alpha, beta, bias, (scales[0], scales[1]), None if pool is None else tuple(pool))
+        return operator.problem(self._library, int8=int8)
 
     def halves(self, halves: Array, floats: Array) -> tuple[Array, Array]:
         """The shim's float32 of every float16, and its float16 of every float32; arrays of one length."""
@@ -116,9 +105,3 @@ class HostKernels:
         places = [ctypes.c_void_p(a.ctypes.data) for a in (halves, wide, floats, narrow)]
         self._library.dlcv_host_halves(*places, halves.size)
         return wide, narrow
-
-
-def pooled(sizes: Sequence[int], pool: Sequence[int]) -> tuple[int, int]:
-    """Height and width behind a pool, given as kernel (2), strides (2) and pads (4)."""
-    tall, wide = ((sizes[i] + pool[4 + i] + pool[6 + i] - pool[i]) // pool[2 + i] + 1 for i in (0, 1))
-    return tall, wide

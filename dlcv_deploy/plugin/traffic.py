@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from .formats import FORMATS
+from .interface import pooled
 
 THREADS = 256
 """Of a block, at most."""
@@ -60,9 +61,7 @@ class Pool:
 
     def pooled(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the answer."""
-        tall = height + self.pads[0] + self.pads[2] - self.kernel[0]
-        wide = width + self.pads[1] + self.pads[3] - self.kernel[1]
-        return tall // self.strides[0] + 1, wide // self.strides[1] + 1
+        return pooled((height, width), (*self.kernel, *self.strides, *self.pads))
 
 
 @dc.dataclass(frozen=True, slots=True)

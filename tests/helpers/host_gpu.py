@@ -14,8 +14,8 @@ import types
 
 import numpy as np
 
-from dlcv_deploy.plugin.device import Operator, load
 from dlcv_deploy.plugin.formats import FORMATS, to_memory
+from dlcv_deploy.plugin.interface import Operator, load
 
 PS_A_BYTE, LAUNCH_PS, SLOWNESS = 1000, 1_000_000, 2
 

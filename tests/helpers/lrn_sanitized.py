@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 from dlcv_deploy.plugin.cases import POOL, Case, complaint
-from dlcv_deploy.plugin.device import DeviceKernels, Operator, load
+from dlcv_deploy.plugin.device import DeviceKernels
 from dlcv_deploy.plugin.formats import FORMATS
 from dlcv_deploy.plugin.gpu import Gpu
+from dlcv_deploy.plugin.interface import Operator, load
 
 WINDOWS = (1, 3, 5, 7, 9, 15)
 SHAPES = ((2, 37, 4, 6), (1, 5, 9, 7), (1, 70, 17, 18))

@@ -25,9 +25,10 @@ from dlcv_deploy.errors import ToolError
 from dlcv_deploy.plugin import cases, network
 from dlcv_deploy.plugin.build import build_library
 from dlcv_deploy.plugin.cases import POOL, Case, complaint
-from dlcv_deploy.plugin.device import DeviceKernels, Operator, load
+from dlcv_deploy.plugin.device import DeviceKernels
 from dlcv_deploy.plugin.formats import FORMATS
 from dlcv_deploy.plugin.gpu import Gpu
+from dlcv_deploy.plugin.interface import Operator, load
 from dlcv_deploy.types import CompileOptions, Dim
 
 SLACK = 2.0

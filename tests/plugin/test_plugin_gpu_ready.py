@@ -17,7 +17,7 @@ from test_plugin_gpu import CUDA, clean, sanitized
 from dlcv_deploy import backends, race
 from dlcv_deploy.backends import _cuda
 from dlcv_deploy.errors import ToolError
-from dlcv_deploy.plugin import device, gpu, toolchain
+from dlcv_deploy.plugin import device, gpu, interface, toolchain
 from dlcv_deploy.plugin.cases import Case, complaint
 from dlcv_deploy.plugin.formats import FORMATS
 from dlcv_deploy.plugin.library import Library
@@ -76,7 +76,7 @@ def test_the_library_itself_says_what_is_wrong(plugin_library, made, tmp_path):
     no_gpu_here()
     path = tmp_path / "libdlcv_lrn.so"
     path.write_bytes(plugin_library.data)
-    real = device.DeviceKernels(device.load(path), made)
+    real = device.DeviceKernels(interface.load(path), made)
     numbers = (ctypes.c_float * 5)(1e-4, 0.75, 1, 0, 0)
     assert real.library.dlcv_problem(4, numbers, None, 0) == b"size must be odd: an even window has no centre"
     assert Case("fp32 linear", 4, (1, 8, 4, 4)).run(real, np.zeros((1, 8, 4, 4), np.float32)) is None
@@ -122,7 +122,7 @@ def test_what_is_written_around_the_answer_is_found(made, place):
 def test_the_make_believe_gpu_is_as_slow_as_a_real_one(kernels, made):
     """What is not waited for has not happened, and what a stream still needs cannot be given back."""
     (stream,) = made.streams(1)
-    placed = kernels.place(CASE.drawn(), CASE.format, device.Operator(**CASE.attributes))
+    placed = kernels.place(CASE.drawn(), CASE.format, interface.Operator(**CASE.attributes))
     placed.send(stream)
     placed.launch(stream)
     with pytest.raises(AssertionError, match="given back while a stream is at work"):
@@ -309,7 +309,7 @@ def test_nothing_wrong_is_timed(bench, made):
     assert {(bool(row.wrong), row.median_us) for row in rows} == {(True, None)}
     x = np.ones((3, 4, 2, 2), np.float32)
     answer = np.arange(48, dtype=np.float32).reshape(x.shape)
-    operator = device.Operator(5, 1e-4, 0.75, 1.0)
+    operator = interface.Operator(5, 1e-4, 0.75, 1.0)
     assert bench.kernels.wrong(answer, x, FORMATS["fp32 linear"], operator) == "equal images have other answers"
 
 
