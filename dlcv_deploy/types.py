@@ -91,6 +91,28 @@ class LeftAlone:
 
 
 @dc.dataclass(frozen=True, slots=True)
+class Corrections:
+    """What is changed in a network before and while it is written in INT8, so that rounding costs less.
+
+    ``pixels`` are mean and standard deviation of the input (RGB, of values in [0, 1]): the image is then quantized in
+    steps of its own 256 levels, which loses nothing. ``equalization`` gives, for tensors by name, what each channel is
+    divided by; ``gain`` and ``bias``, for nodes by name, what each output channel's weights and bias are multiplied by
+    and what is then added to its bias, in units after the equalization. ``rounding`` are nodes whose weights are not
+    rounded to the nearest step: bits in the order of the weight, packed (NumPy's packbits), a 1 where the step below
+    the weight was taken instead of the one above, or the other way. ``float_sums`` leaves residual sums in floating
+    point, ``float_nodes`` the nodes that it names.
+    """
+
+    pixels: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    equalization: Mapping[str, tuple[float, ...]] = dc.field(default_factory=dict)
+    gain: Mapping[str, tuple[float, ...]] = dc.field(default_factory=dict)
+    bias: Mapping[str, tuple[float, ...]] = dc.field(default_factory=dict)
+    rounding: Mapping[str, bytes] = dc.field(default_factory=dict, repr=False)
+    float_sums: bool = False
+    float_nodes: tuple[str, ...] = ()
+
+
+@dc.dataclass(frozen=True, slots=True)
 class QuantizedModel:
     """An INT8 graph (explicit symmetric Q/DQ), the nodes that compute in INT8, and those left alone."""
 
