@@ -10,20 +10,30 @@ from importlib.resources import files
 from typing import Any
 
 from ..errors import ArtifactError, SpecError
-from ..types import Preprocess
+from ..types import Corrections, Preprocess
 
-SCHEMA = 1
+SCHEMA = 2
 _AGAIN = "calibrate again: dlcv-deploy calibrate MODEL --calib DIR -o TABLE.json"
 
 
 @dc.dataclass(frozen=True, slots=True)
+class Statistics:
+    """What was seen of a tensor: its largest magnitude, and how many of its values were zero, and not."""
+
+    largest: float
+    zeros: int
+    nonzero: int
+
+
+@dc.dataclass(frozen=True, slots=True)
 class CalibrationTable:
-    """Ranges of a network's activations, measured on sample images.
+    """Ranges of a network's activations, measured on sample images, and the corrections made with them.
 
     ``amax`` holds, for each tensor in order of its name, the largest magnitude that INT8 keeps, in the tensor's unit;
     0 for a tensor that was always zero. ``weights_sha256`` and ``graph_sha256`` name the network, ``preprocess`` what
     it was fed; ``samples`` says in words on what it was measured, ``samples_sha256`` exactly. ``random`` marks a table
-    made on noise instead of images.
+    made on noise instead of images. ``versions`` are those of the tools that measured, ``statistics`` what they saw
+    where they did; a table made from another tool's scales has none.
     """
 
     model: str
@@ -36,6 +46,9 @@ class CalibrationTable:
     images: int
     random: bool
     amax: Mapping[str, float]
+    corrections: Corrections = dc.field(default_factory=Corrections)
+    statistics: Mapping[str, Statistics] = dc.field(default_factory=dict)
+    versions: Mapping[str, str] = dc.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in self.amax.items():
@@ -46,12 +59,18 @@ class CalibrationTable:
         object.__setattr__(self, "amax", {name: float(self.amax[name]) for name in sorted(self.amax)})
 
     def to_json(self) -> str:
-        """The table as text, one tensor a line; floats are written so that they read back as they were."""
-        pre = ", ".join(f'"{name}": {json.dumps(value)}' for name, value in dc.asdict(self.preprocess).items())
-        head = {f.name: getattr(self, f.name) for f in dc.fields(self) if f.name not in ("preprocess", "amax")}
+        """The table as text, one tensor or node a line; floats are written so that they read back as they were."""
+        own = ("preprocess", "amax", "corrections", "statistics", "versions")
+        head = {f.name: getattr(self, f.name) for f in dc.fields(self) if f.name not in own}
         lines = [f'"{name}": {json.dumps(value)}' for name, value in {"schema": SCHEMA, **head}.items()]
-        ranges = ",\n".join(f"  {json.dumps(name)}: {value!r}" for name, value in self.amax.items())
-        return "{\n" + ",\n".join([*lines, f'"preprocess": {{{pre}}}', f'"amax": {{\n{ranges}\n}}']) + "\n}\n"
+        lines += [
+            f'"versions": {json.dumps(dict(self.versions))}',
+            f'"preprocess": {json.dumps(dc.asdict(self.preprocess))}',
+        ]
+        lines += [_lines("amax", self.amax)]
+        lines += [_lines("statistics", {name: dc.astuple(seen) for name, seen in sorted(self.statistics.items())})]
+        lines += [f'"corrections": {{\n{_corrections_text(self.corrections)}\n}}']
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, *, name: str = "the calibration table") -> CalibrationTable:
@@ -130,22 +149,90 @@ def bundled(weights_sha256: str) -> CalibrationTable | None:
     return None
 
 
+def _lines(name: str, values: Mapping[str, object]) -> str:
+    """A JSON object with a line for each of its members."""
+    inner = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items())
+    return f'"{name}": {{\n{inner}\n}}' if values else f'"{name}": {{}}'
+
+
+_BY_CHANNEL = ("equalization", "gain", "bias")
+
+
+def _corrections_text(made: Corrections) -> str:
+    flat = {"pixels": made.pixels, "float_sums": made.float_sums, "float_nodes": made.float_nodes}
+    lines = [f'"{name}": {json.dumps(value)}' for name, value in flat.items()]
+    lines += [_lines(name, getattr(made, name)) for name in _BY_CHANNEL]
+    return ",\n".join([*lines, _lines("rounding", made.rounding)])
+
+
 def _parse(document: dict[str, Any]) -> CalibrationTable:
     """Raises ValueError or TypeError, saying which field is wrong."""
     kinds: dict[str, type] = {"model": str, "weights_sha256": str, "graph_sha256": str, "method": str, "samples": str}
     kinds |= {"samples_sha256": str, "images": int, "random": bool, "preprocess": dict, "amax": dict}
+    kinds |= {"versions": dict, "statistics": dict, "corrections": dict}
     _exactly(document, {"schema": int, **kinds}, "")
     pre = document["preprocess"]
     _exactly(pre, {"size": int, "canvas": int, "fit": str, "mean": list, "std": list}, "preprocess.")
     if pre["fit"] not in ("resize", "pad"):
         raise ValueError(f"preprocess.fit is {pre['fit']!r}")
     for name in ("mean", "std"):
-        if len(pre[name]) != 3:
-            raise ValueError(f"preprocess.{name} has {len(pre[name])} numbers")
-        pre[name] = tuple(_number(f"preprocess.{name}", value) for value in pre[name])
-    amax = {name: _number(name, value) for name, value in document["amax"].items()}
-    fields = {name: document[name] for name in kinds}
-    return CalibrationTable(**{**fields, "preprocess": Preprocess(**pre), "amax": amax})
+        pre[name] = _triple(f"preprocess.{name}", pre[name])
+    read = {
+        "preprocess": Preprocess(**pre),
+        "amax": {name: _number(name, value) for name, value in document["amax"].items()},
+        "versions": {name: str(value) for name, value in document["versions"].items()},
+        "statistics": {name: _statistics(name, value) for name, value in document["statistics"].items()},
+        "corrections": _corrections(document["corrections"]),
+    }
+    return CalibrationTable(**{**{name: document[name] for name in kinds}, **read})
+
+
+def _statistics(name: str, value: object) -> Statistics:
+    match value:
+        case [int() | float() as largest, int() as zeros, int() as nonzero] if min(largest, zeros, nonzero) >= 0:
+            return Statistics(_number(name, largest), zeros, nonzero)
+    raise TypeError(f"statistics.{name} is {value!r:.60}")
+
+
+def _corrections(made: dict[str, Any]) -> Corrections:
+    kinds: dict[str, type] = dict.fromkeys((*_BY_CHANNEL, "rounding"), dict)
+    _exactly(
+        made, {**kinds, "pixels": type(made.get("pixels")), "float_sums": bool, "float_nodes": list}, "corrections."
+    )
+    pixels = made["pixels"]
+    if pixels is not None:
+        if not isinstance(pixels, list) or len(pixels) != 2:
+            raise TypeError(f"corrections.pixels is {pixels!r:.60}")
+        pixels = (_triple("corrections.pixels", pixels[0]), _triple("corrections.pixels", pixels[1]))
+    if not all(isinstance(node, str) for node in made["float_nodes"]):
+        raise TypeError(f"corrections.float_nodes is {made['float_nodes']!r:.60}")
+    channels = {
+        kind: {name: _numbers(f"corrections.{kind}.{name}", values) for name, values in made[kind].items()}
+        for kind in _BY_CHANNEL
+    }
+    for node, text in made["rounding"].items():
+        if not isinstance(text, str):
+            raise TypeError(f"corrections.rounding.{node} is {text!r:.60}")
+    return Corrections(
+        pixels,
+        **channels,
+        rounding=made["rounding"],
+        float_sums=made["float_sums"],
+        float_nodes=tuple(made["float_nodes"]),
+    )
+
+
+def _numbers(name: str, values: object) -> tuple[float, ...]:
+    if not isinstance(values, list):
+        raise TypeError(f"{name} is {values!r:.60}")
+    return tuple(_number(name, value) for value in values)
+
+
+def _triple(name: str, values: object) -> tuple[float, float, float]:
+    if not isinstance(values, list) or len(values) != 3:
+        raise ValueError(f"{name} has {len(values) if isinstance(values, list) else 'no'} numbers")
+    first, second, third = (_number(name, value) for value in values)
+    return first, second, third
 
 
 def _exactly(found: dict[str, Any], kinds: Mapping[str, type], where: str) -> None:
@@ -160,7 +247,9 @@ def _exactly(found: dict[str, Any], kinds: Mapping[str, type], where: str) -> No
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is {value!r}")
+        raise TypeError(f"{name} is {value!r:.60}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}")
     return float(value)
 
 

@@ -98,8 +98,8 @@ class Corrections:
     steps of its own 256 levels, which loses nothing. ``equalization`` gives, for tensors by name, what each channel is
     divided by; ``gain`` and ``bias``, for nodes by name, what each output channel's weights and bias are multiplied by
     and what is then added to its bias, in units after the equalization. ``rounding`` are nodes whose weights are not
-    rounded to the nearest step: bits in the order of the weight, packed (NumPy's packbits), a 1 where the step below
-    the weight was taken instead of the one above, or the other way. ``float_sums`` leaves residual sums in floating
+    rounded to the nearest step: what is added to the nearest, in the order of the weight, each -1, 0 or 1 as a signed
+    byte, compressed by zlib and written in base64. ``float_sums`` leaves residual sums in floating
     point, ``float_nodes`` the nodes that it names.
     """
 
@@ -107,7 +107,7 @@ class Corrections:
     equalization: Mapping[str, tuple[float, ...]] = dc.field(default_factory=dict)
     gain: Mapping[str, tuple[float, ...]] = dc.field(default_factory=dict)
     bias: Mapping[str, tuple[float, ...]] = dc.field(default_factory=dict)
-    rounding: Mapping[str, bytes] = dc.field(default_factory=dict, repr=False)
+    rounding: Mapping[str, str] = dc.field(default_factory=dict, repr=False)
     float_sums: bool = False
     float_nodes: tuple[str, ...] = ()
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlcv_deploy.calibration import table as tables
-from dlcv_deploy.calibration.table import CalibrationTable, bundled, check_belongs
+from dlcv_deploy.calibration.table import CalibrationTable, Statistics, bundled, check_belongs
 from dlcv_deploy.digest import digest
 from dlcv_deploy.errors import ArtifactError, SpecError
-from dlcv_deploy.types import Preprocess
+from dlcv_deploy.types import Corrections, Preprocess
 
 PRE = Preprocess(32, 40, "pad", (0.4914, 0.4822, 0.4465), (0.2, 0.2, 0.2))
 TABLE = CalibrationTable(
@@ -26,6 +26,16 @@ TABLE = CalibrationTable(
     images=2,
     random=False,
     amax={"relu": 6.25, "input": 2.0, "dead": 0.0},
+    corrections=Corrections(
+        ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        {"relu": (1.0, 0.5)},
+        bias={"conv_1": (0.25, -1e-5)},
+        rounding={"conv_1": "eJxjZAAAAAMAAg=="},
+        float_sums=True,
+        float_nodes=("conv_9",),
+    ),
+    statistics={"relu": Statistics(7.5, 3, 4)},
+    versions={"onnxruntime": "1.31.1"},
 )
 NETWORK = {
     "model": "resnet20",
@@ -39,7 +49,7 @@ NETWORK = {
 def test_the_text_is_one_tensor_a_line_in_order_of_names():
     assert TABLE.to_json() == (
         "{\n"
-        '"schema": 1,\n'
+        '"schema": 2,\n'
         '"model": "resnet20",\n'
         f'"weights_sha256": "{"a" * 64}",\n'
         f'"graph_sha256": "{"b" * 64}",\n'
@@ -48,9 +58,20 @@ def test_the_text_is_one_tensor_a_line_in_order_of_names():
         f'"samples_sha256": "{"c" * 64}",\n'
         '"images": 2,\n'
         '"random": false,\n'
+        '"versions": {"onnxruntime": "1.31.1"},\n'
         '"preprocess": {"size": 32, "canvas": 40, "fit": "pad", '
         '"mean": [0.4914, 0.4822, 0.4465], "std": [0.2, 0.2, 0.2]},\n'
-        '"amax": {\n  "dead": 0.0,\n  "input": 2.0,\n  "relu": 6.25\n}\n'
+        '"amax": {\n  "dead": 0.0,\n  "input": 2.0,\n  "relu": 6.25\n},\n'
+        '"statistics": {\n  "relu": [7.5, 3, 4]\n},\n'
+        '"corrections": {\n'
+        '"pixels": [[0.5, 0.5, 0.5], [0.25, 0.25, 0.25]],\n'
+        '"float_sums": true,\n'
+        '"float_nodes": ["conv_9"],\n'
+        '"equalization": {\n  "relu": [1.0, 0.5]\n},\n'
+        '"gain": {},\n'
+        '"bias": {\n  "conv_1": [0.25, -1e-05]\n},\n'
+        '"rounding": {\n  "conv_1": "eJxjZAAAAAMAAg=="\n}\n'
+        "}\n"
         "}\n"
     )
 
@@ -81,6 +102,10 @@ def changed(**fields):
     return json.dumps({name: value for name, value in document.items() if value is not ...})
 
 
+def corrected(**fields):
+    return changed(corrections={**json.loads(TABLE.to_json())["corrections"], **fields})
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -89,7 +114,7 @@ def changed(**fields):
         (b"\xff\xfe", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
         ("[]", "no JSON object"),
-        (changed(schema=2), "its schema is 2, and this version reads 1"),
+        (changed(schema=1), "its schema is 1, and this version reads 2"),
         (changed(schema=...), "its schema is None"),
         (changed(method=...), "method is missing"),
         (changed(images="2"), "images is '2'"),
@@ -100,8 +125,8 @@ def changed(**fields):
         (changed(amax=[1.0]), "amax is"),
         (changed(amax={}), "a table of 0 tensors"),
         (changed(amax={"relu": -1.0}), "tensor 'relu' cannot be -1.0"),
-        (changed(amax={"relu": math.nan}), "tensor 'relu' cannot be nan"),
-        (changed(amax={"relu": math.inf}), "tensor 'relu' cannot be inf"),
+        (changed(amax={"relu": math.nan}), "relu is nan"),
+        (changed(amax={"relu": math.inf}), "relu is inf"),
         (changed(amax={"relu": True}), "relu is True"),
         (changed(amax={"relu": "1"}), "relu is '1'"),
         (TABLE.to_json().replace('"input"', '"relu"'), "a name stands in it twice"),
@@ -110,6 +135,16 @@ def changed(**fields):
         (changed(preprocess={**dc.asdict(PRE), "mean": [0.5]}), "preprocess.mean has 1 numbers"),
         (changed(preprocess={**dc.asdict(PRE), "std": [1, 1, 0]}), "do not normalize"),
         (changed(preprocess={**dc.asdict(PRE), "size": 64}), "does not fit"),
+        (changed(statistics={"relu": [1.0, 2]}), "statistics.relu is"),
+        (changed(statistics={"relu": [1.0, -2, 3]}), "statistics.relu is"),
+        (changed(corrections={}), "corrections.equalization is missing"),
+        (corrected(pixels=[1, 2]), "corrections.pixels has no numbers"),
+        (corrected(pixels=3), "corrections.pixels is 3"),
+        (corrected(bias={"conv_1": [0.5, "1"]}), "corrections.bias.conv_1 is '1'"),
+        (corrected(gain={"conv_1": 1}), "corrections.gain.conv_1 is 1"),
+        (corrected(rounding={"conv_1": 7}), "corrections.rounding.conv_1 is 7"),
+        (corrected(float_nodes=[1]), "corrections.float_nodes is [1]"),
+        (corrected(better=True), "corrections.better is unknown"),
     ],
 )
 def test_damaged_tables_are_refused(text, words):
