@@ -38,6 +38,8 @@ def export(
 ) -> ExportedModel:
     """A network in eval mode as ONNX, its batch norms folded and its tensors named by this tool.
 
+    Nodes know the PyTorch module that they stem from (``graph.modules``).
+
     Args:
         name: The network's name in the catalogue.
         net: Takes (N, *input_shape) float32 and returns (N, classes) logits, or a tuple of what ``outputs`` names.
@@ -49,9 +51,13 @@ def export(
         ToolError: The exporter refused; names the module and the line of the network's code, and keeps the reason.
     """
     from .graph.fold import fold
+    from .graph.modules import mark
     from .graph.names import name as name_tensors
+    from .models.outputs import Selected
 
-    proto = name_tensors(fold(_trace(name, net, input_shape)), outputs=outputs)
+    proto = _trace(name, net, input_shape)
+    mark(proto, within="net" if isinstance(net, Selected) else "")
+    proto = name_tensors(fold(proto), outputs=outputs)
     return from_proto(name, proto, weights_sha256)
 
 

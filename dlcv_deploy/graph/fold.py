@@ -36,6 +36,7 @@ from .index import (
     types,
     unused,
 )
+from .modules import keep
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +140,9 @@ def _does_nothing(node: NodeProto, known: dict[str, tuple[int, Shape | None]]) -
 
 def _identity(node: NodeProto) -> NodeProto:
     """What is left of a node that does nothing, where the graph returns what it makes."""
-    return helper.make_node("Identity", node.input[:1], node.output[:1], node.name)
+    identity = helper.make_node("Identity", node.input[:1], node.output[:1], node.name)
+    keep(node, identity)
+    return identity
 
 
 def _fold_batch_norms(graph: GraphProto) -> None:

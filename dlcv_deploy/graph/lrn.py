@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ..types import LeftAlone
 from .index import Index, Shape, attribute, copied, drop, index, is_op, replace, types
+from .modules import keep
 
 DOMAIN, VERSION = "dlcv", 1
 WIDEST = 15
@@ -147,7 +148,9 @@ def _node(
     op = "DlcvLRNMaxPool" if window else "DlcvLRN"
     name = "+".join(node.name or node.output[0] for node in nodes if is_op(node, "LRN", "MaxPool"))
     attributes: dict[str, Any] = {"size": attribute(lrn, "size", 0), **_numbers(lrn), **window, **steps}
-    return helper.make_node(op, nodes[0].input[:1], nodes[-1].output[:1], name, domain=DOMAIN, **attributes)
+    node = helper.make_node(op, nodes[0].input[:1], nodes[-1].output[:1], name, domain=DOMAIN, **attributes)
+    keep(lrn, node)
+    return node
 
 
 def _path(lrn: NodeProto, at: Index, known: Types) -> list[NodeProto]:

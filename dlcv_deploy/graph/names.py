@@ -22,6 +22,7 @@ from .. import __version__
 from ..digest import digest
 from ..errors import SpecError
 from .index import FLOATS, drop, index, initializer, is_op, opset, order, schema, taps, tensor_names, unused
+from .modules import forget, keep
 
 _ROLES = {
     "Conv": ("input", "weight", "bias"),
@@ -34,10 +35,12 @@ _ROLES = {
 def name(model: ModelProto, *, inputs: Sequence[str] = ("input",), outputs: Sequence[str] = ("logits",)) -> ModelProto:
     """The same network with names that depend on its structure alone: equal networks become equal bytes.
 
+    What is kept besides is the PyTorch module that a node stems from (``modules``): bytes are equal where those are.
+
     Nodes are put in the order of ``index.order`` and counted by operator: node ``conv_3``, its output ``conv_3_out``,
     its initializers ``conv_3_weight`` and ``conv_3_bias``. Symbols of free axes become ``batch``, ``axis_2`` ... in
-    order of appearance. Attributes at their default, value_info, documentation and metadata go, and so do nodes and
-    initializers that no output depends on. An integer constant that several nodes read is written for each of them.
+    order of appearance. Attributes at their default, value_info, documentation and other metadata go, and so do nodes
+    and initializers that no output depends on. An integer constant that several nodes read is written for each of them.
 
     An output after the first that nodes read as well, or that was returned before, is repeated by an Identity, which
     takes the output's name; the tensor itself keeps its generated one. So the names of all that the first output
@@ -86,8 +89,8 @@ def signature(model: ModelProto) -> str:
     """SHA-256 of a network's structure, for what holds whatever its weights are, such as a calibration table.
 
     Operators, attributes, connections, types and shapes count, and the values of integer constants (shapes, axes,
-    paddings). Names, and the values of floating-point initializers, do not; nor does an output after the first that
-    is computed on the way to another one: it adds nothing that a table could know.
+    paddings). Names, of modules too, and the values of floating-point initializers, do not; nor does an output after
+    the first that is computed on the way to another one: it adds nothing that a table could know.
     """
     hollow = ModelProto(opset_import=model.opset_import, graph=_tapped(model.graph))
     repeated = taps(hollow.graph)
@@ -105,6 +108,7 @@ def signature(model: ModelProto) -> str:
     inputs = [f"input_{n}" for n in range(1, len(hollow.graph.input) + 1)]
     outputs = [f"output_{n}" for n in range(1, len(hollow.graph.output) + 1)]
     plain = name(hollow, inputs=inputs, outputs=outputs)
+    forget(plain)
     plain.ClearField("producer_version")
     return digest(graph=plain.SerializeToString(deterministic=True))
 
@@ -143,6 +147,7 @@ class _Writer:
         self._count[op] += 1
         new = self._graph.node.add(op_type=node.op_type, domain=_domain(node), name=f"{op}_{self._count[op]}")
         new.attribute.extend(_attributes(node, self._versions[new.domain]))
+        keep(node, new)
         for position, tensor in enumerate(node.input):
             new.input.append(self._names.get(tensor) or self._initializer(node, position, new.name) if tensor else "")
         for position, tensor in enumerate(node.output):

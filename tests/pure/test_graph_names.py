@@ -240,6 +240,7 @@ def test_signature_holds_for_other_weights_names_and_habits():
     half = name(net())
     half.producer_version = "9"
     half.ir_version = 10
+    half.graph.node[0].metadata_props.add(key="dlcv_deploy.module", value="stem")
     assert signature(half) == want
 
 
