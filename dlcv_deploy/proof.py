@@ -31,8 +31,12 @@ CPU_RUNTIMES = ("onnxruntime", "openvino")
 """What checks and calibrates a graph, the first that is installed."""
 
 
-def session_of(onnx: bytes) -> Session:
+def session_of(onnx: bytes, *, streams: int = 1) -> Session:
     """A graph, ready to run on this machine's CPU: ONNX Runtime where that is installed, else OpenVINO.
+
+    Args:
+        onnx: The graph.
+        streams: Threads that will call the session at once.
 
     Raises:
         MissingBackend: Neither is installed.
@@ -40,7 +44,7 @@ def session_of(onnx: bytes) -> Session:
     for name in CPU_RUNTIMES:
         backend = backends.get(name)
         if backend.ability().can_run:
-            return backend.load(backend.compile(onnx, CompileOptions()))
+            return backend.load(backend.compile(onnx, CompileOptions(streams=streams)))
     raise MissingBackend(
         "checking and calibrating a graph takes ONNX Runtime or OpenVINO, and neither is installed",
         fix="pip install 'dlcv-deploy[onnxruntime]' or 'dlcv-deploy[openvino]'",

@@ -98,8 +98,8 @@ class Corrections:
     steps of its own 256 levels, which loses nothing. ``equalization`` gives, for tensors by name, what each channel is
     divided by; ``gain`` and ``bias``, for nodes by name, what each output channel's weights and bias are multiplied by
     and what is then added to its bias, in units after the equalization. ``rounding`` are nodes whose weights are not
-    rounded to the nearest step: what is added to the nearest, in the order of the weight, each -1, 0 or 1 as a signed
-    byte, compressed by zlib and written in base64. ``float_sums`` leaves residual sums in floating
+    rounded to the nearest step: what is added to the nearest, output channel by output channel, as signed bytes,
+    compressed by zlib and written in base64. ``float_sums`` leaves residual sums in floating
     point, ``float_nodes`` the nodes that it names.
     """
 
@@ -149,6 +149,7 @@ class CompileOptions:
     """What a compiler may be told. ``sm`` are GPU architectures (89 for SM 8.9), empty for the backend's default.
 
     ``plugin`` is the LRN plugin's library, for a graph with its nodes, which the two TensorRTs alone can read.
+    ``streams`` is how many threads will call the session at once, on a CPU: each call gets its share of the cores.
     """
 
     batch: Dim = BATCH
@@ -157,6 +158,7 @@ class CompileOptions:
     timing_cache: str = ""
     timeout_s: float = 1800.0
     plugin: bytes = dc.field(default=b"", repr=False)
+    streams: int = 1
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -179,7 +181,8 @@ class Engine:
     """What a backend compiled: its files as the vendor's own tools read them, and what it was compiled with.
 
     ``target`` says for what in words ("CPU", "SM 8.6, 8.9"); ``notes`` are warnings worth keeping; ``batch`` are the
-    batch sizes it takes; ``plugin`` is the library without which it cannot run.
+    batch sizes it takes; ``plugin`` is the library without which it cannot run; ``streams`` as in ``CompileOptions``,
+    which bundles do not keep.
     """
 
     backend: str
@@ -189,6 +192,7 @@ class Engine:
     notes: tuple[str, ...] = ()
     batch: Dim = BATCH
     plugin: PluginNeed | None = None
+    streams: int = 1
 
 
 @dc.dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import MissingBackend, ToolError
 from ..isolate import isolated
+from ..latency import cores
 from ..types import Ability, CompileOptions, Dim, Engine, TensorSpec
 from . import _cuda, optional
 from .base import Array
@@ -38,7 +39,7 @@ def compile(onnx: bytes, options: CompileOptions) -> Engine:
         what="ONNX Runtime",
         timeout_s=options.timeout_s,
     )
-    return Engine(name, answer.value["target"], can.version, {FILE: onnx}, (), options.batch)
+    return Engine(name, answer.value["target"], can.version, {FILE: onnx}, (), options.batch, streams=options.streams)
 
 
 def load(engine: Engine) -> CheckedSession:
@@ -52,7 +53,7 @@ def load(engine: Engine) -> CheckedSession:
         )
     ort = optional.module("onnxruntime", extra=name)
     try:
-        native = _session(ort, onnx, engine.target)
+        native = _session(ort, onnx, engine.target, engine.streams)
     except _errors(ort) as e:
         raise damaged(engine, str(e)) from e
     inputs, outputs = _specs(native, engine.batch)
@@ -87,10 +88,12 @@ def _has_cuda() -> bool:
     return "CUDAExecutionProvider" in optional.module("onnxruntime", extra=name).get_available_providers()
 
 
-def _session(ort: Any, onnx: bytes, target: str) -> Any:  # noqa: ANN401 - an untyped package
+def _session(ort: Any, onnx: bytes, target: str, streams: int = 1) -> Any:  # noqa: ANN401 - an untyped package
     """A native session; TF32 is off, since precision lives in the graph."""
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
+    if streams > 1:
+        options.intra_op_num_threads = max(1, cores() // streams)
     options.log_severity_level = _LOG_ERRORS_ONLY
     cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})] if target == CUDA else []
     native = ort.InferenceSession(onnx, options, providers=[*cuda, "CPUExecutionProvider"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses as dc
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,9 @@ def compile(onnx: bytes, options: CompileOptions) -> Engine:
             what="OpenVINO",
             timeout_s=options.timeout_s,
         )
-    return Engine(name, "CPU", can.version, answer.files, tuple(answer.value["notes"]), options.batch)
+    return Engine(
+        name, "CPU", can.version, answer.files, tuple(answer.value["notes"]), options.batch, streams=options.streams
+    )
 
 
 def load(engine: Engine) -> CheckedSession:
@@ -56,14 +59,17 @@ def load(engine: Engine) -> CheckedSession:
     try:
         model = ov.Core().read_model(xml, weights)
         inputs, outputs = _specs(model, engine.batch)  # not of what is compiled: casts melt there, and names with them
-        compiled = _compiled(ov, model)
+        compiled = _compiled(ov, model, engine.streams)
     except ToolError:
         raise
     except RuntimeError as e:
         raise damaged(engine, _words(e)) from e
-    request = compiled.create_infer_request()
+    requests = threading.local()  # a request serves one thread at a time
 
     def infer(arrays: list[Array]) -> list[Array]:
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        request = requests.own
         for i, array in enumerate(arrays):
             request.set_input_tensor(i, ov.Tensor(np.require(array, requirements="W"), shared_memory=True))
         request.infer()
@@ -106,16 +112,17 @@ def _guarded(onnx: bytes) -> bytes:
     return guarded
 
 
-def _compiled(ov: Any, model: Any) -> Any:  # noqa: ANN401 - an untyped package
+def _compiled(ov: Any, model: Any, streams: int = 1) -> Any:  # noqa: ANN401 - an untyped package
     """Compile for latency, in the precision the graph is written in and no other.
 
     OpenVINO's default on CPUs with bf16 is bf16 whatever the graph says, and a hint that the CPU cannot follow falls
     back to that default in silence: so ask for what it has, and check.
     """
     wanted = _precision(ov, model)
-    compiled = ov.Core().compile_model(
-        model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": wanted}
-    )
+    how = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": wanted}
+    if streams > 1:
+        how["NUM_STREAMS"] = str(streams)
+    compiled = ov.Core().compile_model(model, "CPU", how)
     got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if got != wanted:
         raise ToolError(f"OpenVINO would compute in {got}, though {wanted} was asked for", fix="use another target")
