@@ -15,7 +15,7 @@ HEAVY = ["torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx",
 
 # each may import those above it, and within its own row
 RANKS = [
-    {"errors", "types", "digest"},
+    {"errors", "types", "study", "digest"},
     {"progress", "log", "atomic", "store", "spec", "backends.base", "plugin.library"},
     {"graph", "parity", "latency", "report"},
     {"calibration"},
