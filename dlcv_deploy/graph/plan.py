@@ -35,6 +35,8 @@ _REASONS = {
 _THROUGH = "it reads and gives int8, and computes its sums of squares and its power in float32"
 _OTHER = "only convolutions, matrix products and residual sums are computed in int8"
 _PLAIN_SUM = "neither input is an int8 convolution that feeds this sum alone, so there is nothing to fuse it into"
+_SUM_ASKED = "residual sums were asked to stay in floating point"
+_ASKED = "it was chosen to stay in floating point"
 _CONSTANT_SUM = "it adds a constant, which takes little time beside the convolutions"
 
 
@@ -62,7 +64,14 @@ class Plan:
         return tensor not in at.outputs and all(i in self.reads for i in inputs)
 
 
-def plan(graph: GraphProto, dead: Set[str] = frozenset(), *, through_lrn: bool = False) -> Plan:
+def plan(
+    graph: GraphProto,
+    dead: Set[str] = frozenset(),
+    *,
+    through_lrn: bool = False,
+    floats: Set[str] = frozenset(),
+    sums: bool = True,
+) -> Plan:
     """Where pairs go in a graph, and what is left alone.
 
     Args:
@@ -70,6 +79,8 @@ def plan(graph: GraphProto, dead: Set[str] = frozenset(), *, through_lrn: bool =
         dead: Tensors that are always 0.
         through_lrn: Whether an LRN reads a pair too, where int8 nodes alone read what it gives, themselves or by one
             MaxPool: for a kernel that takes int8, normalizes in float32 and gives int8.
+        floats: Names of nodes that are to stay in floating point.
+        sums: Whether residual sums read a pair.
 
     Raises:
         SpecError: A graph that no pass understands, or one that is quantized already.
@@ -91,12 +102,13 @@ def plan(graph: GraphProto, dead: Set[str] = frozenset(), *, through_lrn: bool =
             position = 1 - main
             fuses = bool(mains) and convs[node.input[main]]
             constant = any(t in at.initializers for t in node.input)
-            reason = _CONSTANT_SUM if constant else "" if fuses else _PLAIN_SUM
+            reason = _CONSTANT_SUM if constant else _PLAIN_SUM if not fuses else "" if sums else _SUM_ASKED
         elif is_op(node, *_SILENT):
             zero.update(node.output if _moves(node, at) and node.input[0] in zero else ())
             continue
         else:
             reason = _REASONS.get(node.op_type, _OTHER)
+        reason = reason or (_ASKED if node.name in floats else "")
         is_conv = is_op(node, "Conv") and not reason
         if not reason and node.input[position] in zero:
             reason = f"its input {node.input[position]} was 0 on every calibration image"

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import dataclasses as dc
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from ..errors import SpecError
-from ..types import ExportedModel, QuantizedModel
+from ..types import Corrections, ExportedModel, QuantizedModel
+from .equalize import equalize
 from .index import Array, Index, attribute, check_finite, drop, index, initializer, is_op, opset, replace
+from .pixels import AMAX, own, to_pixels
 from .plan import PRODUCTS, Plan, plan
 
 _TOP = 127
 _TINY = 2.0**-64
 """The smallest scale written: the product of two is a normal float32."""
 _BIAS_STEPS = 2.0**30
+NO_CORRECTIONS = Corrections()
+Floats = npt.NDArray[np.float64]
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -32,7 +40,13 @@ def quantizable(model: ModelProto) -> tuple[str, ...]:
     return tuple(t for t in tensors if t in wanted)
 
 
-def quantize(exported: ExportedModel, amax: Mapping[str, float], *, through_lrn: bool = False) -> QuantizedModel:
+def quantize(
+    exported: ExportedModel,
+    amax: Mapping[str, float],
+    corrections: Corrections = NO_CORRECTIONS,
+    *,
+    through_lrn: bool = False,
+) -> QuantizedModel:
     """The network in INT8: Q/DQ pairs on activations, int8 weights behind a DQ; biases stay float32.
 
     Activations have one scale a tensor, ``amax / 127``; weights of Conv, Gemm and MatMul one an output channel, their
@@ -50,15 +64,42 @@ def quantize(exported: ExportedModel, amax: Mapping[str, float], *, through_lrn:
     below a thousandth of the bias.
 
     Args:
-        amax: Largest magnitude to represent, in the unit of the tensor, for each name that ``quantizable`` gives. A
-            tensor that is always 0 is not quantized, and the nodes that read it are left alone.
+        amax: Largest magnitude to represent, in the unit of the tensor (after the equalization), for each name that
+            ``quantizable`` gives. A tensor that is always 0 is not quantized, and the nodes that read it are left
+            alone.
+        corrections: What else is changed.
         through_lrn: For a kernel that takes and gives int8 around an LRN: what an LRN reads has a pair too, where
             int8 nodes alone read what it gives, themselves or by one MaxPool.
 
     Raises:
         SpecError: A range is missing, negative or not finite; a weight is not finite; the model is not fp32 or its
-            opset below 13; nothing can be quantized.
+            opset below 13; nothing can be quantized; corrections do not fit the network.
     """
+    prepared = prepare(exported, amax, corrections, through_lrn=through_lrn)
+    model, places = prepared.model, prepared.places
+    _rewrite(model.graph, places, prepared.scales, corrections)
+    onnx = model.SerializeToString(deterministic=True)
+    quantized = dc.replace(exported, onnx=onnx, precision="int8")
+    return QuantizedModel(quantized, tuple(places.quantized), tuple(places.left_alone))
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network before it is written in INT8: still in fp32, equalized, with where pairs go and their scales."""
+
+    model: ModelProto
+    places: Plan
+    scales: Mapping[str, float]
+
+
+def prepare(
+    exported: ExportedModel,
+    amax: Mapping[str, float],
+    corrections: Corrections = NO_CORRECTIONS,
+    *,
+    through_lrn: bool = False,
+) -> Prepared:
+    """What ``quantize`` starts from, and what corrections are measured on; arguments and errors are the same."""
     model = ModelProto.FromString(exported.onnx)
     if exported.precision != "fp32" or opset(model) < 13:
         raise SpecError(
@@ -67,14 +108,34 @@ def quantize(exported: ExportedModel, amax: Mapping[str, float], *, through_lrn:
         )
     check_finite(model.graph)
     _check_ranges(quantizable(model), amax)
-    places, scales = _scaled(model.graph, amax, through_lrn=through_lrn)
+    _check_nodes(model.graph, corrections)
+    equalize(model, corrections.equalization)
+    levels = ""
+    if corrections.pixels is not None and not _keeps_first(model.graph, corrections.float_nodes):
+        levels = to_pixels(model, *corrections.pixels)
+    ranges = {**amax, levels: AMAX} if levels else amax
+    places, scales = _scaled(model.graph, ranges, corrections, through_lrn=through_lrn)
+    places.left_alone[:] = [left for left in places.left_alone if left.node not in own(levels, model.graph)]
     if not places.quantized:
         reason = places.left_alone[0].reason if places.left_alone else "it has no convolutions or matrix products"
         raise SpecError(f"nothing in {exported.name} can be computed in int8: {reason}", fix="build it in fp16 or fp32")
-    _rewrite(model.graph, places, scales)
-    onnx = model.SerializeToString(deterministic=True)
-    quantized = dc.replace(exported, onnx=onnx, precision="int8")
-    return QuantizedModel(quantized, tuple(places.quantized), tuple(places.left_alone))
+    return Prepared(model, places, scales)
+
+
+def _keeps_first(graph: GraphProto, floats: Sequence[str]) -> bool:
+    fed = {i.name for i in graph.input}
+    return any(node.name in floats and fed.intersection(node.input) for node in graph.node)
+
+
+def _check_nodes(graph: GraphProto, made: Corrections) -> None:
+    there = {node.name for node in graph.node}
+    for name in (*made.gain, *made.bias, *made.rounding, *made.float_nodes):
+        if name not in there:
+            raise _misfit(f"there is no node {name!r}")
+
+
+def _misfit(what: str) -> SpecError:
+    return SpecError(f"the corrections do not fit the network: {what}", fix="calibrate this network again")
 
 
 def _check_ranges(wanted: Sequence[str], amax: Mapping[str, float]) -> None:
@@ -92,19 +153,22 @@ def _check_ranges(wanted: Sequence[str], amax: Mapping[str, float]) -> None:
             )
 
 
-def _scaled(graph: GraphProto, amax: Mapping[str, float], *, through_lrn: bool) -> tuple[Plan, dict[str, float]]:
+def _scaled(
+    graph: GraphProto, amax: Mapping[str, float], made: Corrections, *, through_lrn: bool
+) -> tuple[Plan, dict[str, float]]:
     """The pairs that remain without the tensors that were always 0, and the scale of each.
 
     Ranges are looked up where the whole plan has them, for only those were asked for.
     """
     whole = plan(graph, through_lrn=through_lrn)
     dead = frozenset(t for t in whole.range_of.values() if amax[t] / _TOP < _TINY)
-    left = plan(graph, dead, through_lrn=through_lrn)
+    floats = frozenset(made.float_nodes)
+    left = plan(graph, dead, through_lrn=through_lrn, floats=floats, sums=not made.float_sums)
     ranges = {t: amax[whole.range_of[source]] for t, source in left.range_of.items()}
     return left, {t: float(np.float32(top / _TOP)) for t, top in ranges.items()}
 
 
-def _rewrite(graph: GraphProto, places: Plan, scales: Mapping[str, float]) -> None:
+def _rewrite(graph: GraphProto, places: Plan, scales: Mapping[str, float], made: Corrections) -> None:
     at = index(graph)
     nodes: list[NodeProto] = []
     added: dict[str, TensorProto] = {}
@@ -112,7 +176,7 @@ def _rewrite(graph: GraphProto, places: Plan, scales: Mapping[str, float]) -> No
         nodes += _pair(value.name, scales, added)
     for node in graph.node:
         if is_op(node, *PRODUCTS) and (node.output[0], 0) in places.reads:
-            nodes.append(_weight(node, at, scales[node.input[0]], added))
+            nodes.append(_weight(node, at, scales[node.input[0]], made, added))
         for position, tensor in enumerate(node.input):
             if (node.output[0], position) in places.reads:
                 node.input[position] = f"{tensor}_dq"
@@ -122,7 +186,7 @@ def _rewrite(graph: GraphProto, places: Plan, scales: Mapping[str, float]) -> No
     read = {t for node in nodes for t in node.input}
     replace(graph.node, nodes)
     drop(graph.initializer, lambda i: i.name not in read)
-    graph.initializer.extend(added.values())
+    graph.initializer.extend(i for i in added.values() if i.name in read)
     del graph.value_info[:]
 
 
@@ -139,31 +203,93 @@ def _pair(tensor: str, scales: Mapping[str, float], added: dict[str, TensorProto
     ]
 
 
-def _weight(node: NodeProto, at: Index, input_scale: float, added: dict[str, TensorProto]) -> NodeProto:
+def _weight(
+    node: NodeProto, at: Index, input_scale: float, made: Corrections, added: dict[str, TensorProto]
+) -> NodeProto:
     """Make a node read its weight from int8, through the DequantizeLinear that is returned."""
     tensor = node.input[1]
-    axis = 0 if is_op(node, "Conv") or attribute(node, "transB", 0) else 1
-    bias = at.array(node.input[2]) if len(node.input) > 2 and node.input[2] in at.initializers else np.zeros(1)
-    steps, scale = _steps(at.array(tensor), axis, bias, input_scale)
+    layer = Layer.of(node, at, input_scale)
+    steps = layer.nearest()
+    if node.name in made.rounding:
+        steps = _rounded(steps, made.rounding[node.name], node.name)
+    scale = layer.scale
+    if node.name in made.gain or node.name in made.bias:
+        gain, shift = (_channels(by, node.name, len(scale), d) for by, d in ((made.gain, 1.0), (made.bias, 0.0)))
+        scale = (scale * gain).astype(np.float32)
+        _rebias(node, layer.bias * gain + shift, added)
     name = tensor
     while f"{name}_q" in added:  # another node's, with another bias
         name += "_again"
-    added[f"{name}_q"] = initializer(f"{name}_q", steps)
+    added[f"{name}_q"] = initializer(f"{name}_q", layer.shaped(steps))
     added[f"{name}_scale"] = initializer(f"{name}_scale", scale)
     node.input[1] = f"{name}_dq"
     read = [f"{name}_q", f"{name}_scale"]
-    return helper.make_node("DequantizeLinear", read, [f"{name}_dq"], f"{name}_dequantize", axis=axis)
+    return helper.make_node("DequantizeLinear", read, [f"{name}_dq"], f"{name}_dequantize", axis=layer.axis)
 
 
-def _steps(weight: Array, axis: int, bias: Array, input_scale: float) -> tuple[Array, Array]:
-    """A weight as int8, and the float32 scale of each channel along ``axis``; the bias's last axis is the channel."""
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-    amax = np.abs(rows).max(axis=1).astype(np.float64)
-    most = np.abs(bias.astype(np.float64)).reshape(-1, bias.shape[-1] if bias.ndim else 1).max(axis=0)
-    least = np.maximum(most / input_scale / _BIAS_STEPS, _TINY)
-    scale = np.maximum(amax / _TOP, least).astype(np.float32)
-    steps = np.empty(rows.shape, np.int8)
-    for at, row in enumerate(rows):  # a row in float64 fits a cache; a whole weight may not fit memory
-        steps[at] = np.clip(np.rint(row / np.float64(scale[at])), -_TOP, _TOP)
-    moved = [weight.shape[axis], *(n for a, n in enumerate(weight.shape) if a != axis)]
-    return np.moveaxis(steps.reshape(moved), 0, axis), scale
+def _channels(values: Mapping[str, Sequence[float]], node: str, count: int, default: float) -> Floats:
+    found = values.get(node, [default] * count)
+    if len(found) != count:
+        raise _misfit(f"{node!r} has {count} channels, and there are {len(found)} numbers for it")
+    return np.asarray(found, np.float64)
+
+
+def _rebias(node: NodeProto, bias: Floats, added: dict[str, TensorProto]) -> None:
+    if is_op(node, "MatMul"):
+        raise _misfit(f"{node.name!r} is a MatMul, which has no bias to correct")
+    name = f"{node.output[0]}_corrected_bias"
+    added[name] = initializer(name, bias.astype(np.float32))
+    node.input[2:] = [name]
+
+
+def _rounded(nearest: Array, text: str, node: str) -> Array:
+    """Steps with their differences from the nearest ones added, as ``Corrections.rounding`` has them."""
+    try:
+        delta = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), np.int8)
+    except (binascii.Error, zlib.error) as e:
+        raise _misfit(f"the rounding of {node!r} is damaged ({e})") from e
+    if delta.size != nearest.size:
+        raise _misfit(f"the rounding of {node!r} is not of its {nearest.size} weights")
+    result: Array = np.clip(nearest.astype(np.int16) + delta.reshape(nearest.shape), -_TOP, _TOP).astype(np.int8)
+    return result
+
+
+def packed(delta: Array) -> str:
+    """Differences from the nearest steps as ``Corrections.rounding`` has them."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(delta, np.int8).tobytes(), 9)).decode()
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Layer:
+    """A weight on its way to INT8: rows (out, values), the float32 scale and the bias of each, its axis and shape."""
+
+    rows: Array
+    scale: Array
+    bias: Floats
+    axis: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: NodeProto, at: Index, input_scale: float) -> Layer:
+        """The weight of a Conv, Gemm or MatMul whose input has the scale ``input_scale``."""
+        weight = at.array(node.input[1])
+        axis = 0 if is_op(node, "Conv") or attribute(node, "transB", 0) else 1
+        rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+        held = len(node.input) > 2 and node.input[2] in at.initializers
+        bias = at.array(node.input[2]).astype(np.float64) if held else np.zeros(1)
+        amax = np.abs(rows).max(axis=1).astype(np.float64)
+        most = np.abs(bias).reshape(-1, bias.shape[-1] if bias.ndim else 1).max(axis=0)
+        least = np.maximum(most / input_scale / _BIAS_STEPS, _TINY)
+        return cls(rows, np.maximum(amax / _TOP, least).astype(np.float32), bias, axis, weight.shape)
+
+    def nearest(self) -> Array:
+        """The rows in the nearest int8 steps."""
+        steps = np.empty(self.rows.shape, np.int8)
+        for at, row in enumerate(self.rows):  # a row in float64 fits a cache; a whole weight may not fit memory
+            steps[at] = np.clip(np.rint(row / np.float64(self.scale[at])), -_TOP, _TOP)
+        return steps
+
+    def shaped(self, rows: Array) -> Array:
+        """Rows in the shape of the weight."""
+        moved = [self.shape[self.axis], *(n for a, n in enumerate(self.shape) if a != self.axis)]
+        return np.moveaxis(rows.reshape(moved), 0, self.axis)
