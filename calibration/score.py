@@ -1,16 +1,20 @@
 """How far a candidate's answers are from the fp32 network's, and which of several candidates to keep.
 
-The images are those held out of calibration, some hundred at most. So few hardly flip: good candidates flip none to
-three of them, by luck. The divergence of the answers is a sum over all images and tells such candidates apart, and
-over ten thousand images it orders them as their flips do. But it is heavy-tailed: a handful of images near a class
-boundary make most of it. So two candidates are compared image by image, and where their difference is within its own
-standard error there is nothing to choose between them but what they cost.
+The images are those held out of calibration, some hundred at most. Of so few hardly any flips, whatever the candidate,
+and most of the divergence of the answers comes from a handful of images near a class boundary. What every image has is
+an error of its logits, and on a network's next ten thousand images that predicts the flips: two candidates are
+compared by their SQNR image by image, in dB, so that no image outweighs the others. Where the difference is within its
+own standard error, there is nothing to choose between them but what they cost.
+
+Tried on six methods for ResNet-20, with CIFAR-10's training images held out and its 10,000 test images for the truth,
+where the methods flip 75 to 132: the choice on 128 images flips 80 on average by this rule, 83 by the mean squared
+error of the logits, 85 by the mean divergence and 92 by flips. Always right would be 75.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +23,10 @@ from ..errors import SpecError, ToolError
 from ..parity import compare
 from ..study import Score
 
-Divergences = npt.NDArray[np.float64]
-"""One an image, in nats; NaN where the candidate's answer is not finite."""
+PerImage = npt.NDArray[np.float64]
+"""One figure an image: (N,); NaN where the candidate's answer is not finite."""
+EXACT_DB = 144.0
+"""SQNR of what differs by no more than the rounding of float32, and of what is equal: 24 bits."""
 
 
 def score(
@@ -38,10 +44,10 @@ def score(
         SpecError: Logits or labels that do not belong together, or of no image.
         ToolError: The fp32 network itself answers NaN or infinity.
     """
-    found = divergences(reference, candidate)
-    images, finite = len(found), np.isfinite(found)
+    exact = sqnr_db(reference, candidate)
+    images, bad = len(exact), int(np.isnan(exact).sum())
     expected, given = compare.predictions(reference), compare.predictions(candidate)
-    mean, error = _mean(found) if finite.all() else (math.nan, math.nan)
+    closeness, error = _mean(exact)
     top1 = top1_reference = drop = low = high = None
     if labels is not None:
         _check(labels, reference)
@@ -54,47 +60,53 @@ def score(
         name,
         images,
         int(compare.flipped(expected, given).sum()),
-        mean,
+        _mean(divergences(reference, candidate))[0],
+        closeness,
         error if images > 1 else None,
-        compare.LogitError.of(reference, candidate).sqnr_db,
         top1,
         top1_reference,
         drop,
         low,
         high,
-        int((~finite).sum()),
+        bad,
     )
 
 
-def divergences(reference: compare.Scores, candidate: compare.Scores) -> Divergences:
-    """Kullback-Leibler divergence of the candidate's softmax from the reference's, image by image.
+def divergences(reference: compare.Scores, candidate: compare.Scores) -> PerImage:
+    """Kullback-Leibler divergence of the candidate's softmax from the reference's, in nats.
 
     Raises:
         SpecError: The two are not logits of the same images.
         ToolError: The reference holds NaN or infinity.
     """
-    if reference.ndim != 2 or reference.shape != candidate.shape or not reference.size:
-        raise SpecError(f"logits of shape {candidate.shape} cannot be compared with logits of shape {reference.shape}")
-    if (bad := np.flatnonzero(~compare.finite_rows(reference))).size:
-        raise ToolError(
-            f"the fp32 network answers held-out image {bad[0]} with NaN or infinity",
-            fix="look for NaN in the weights, or for a preprocessing that the network was not trained with",
-        )
-    found = np.full(len(reference), np.nan)
-    rows = compare.finite_rows(candidate)
-    exact, other = _log_softmax(reference[rows]), _log_softmax(candidate[rows])
-    found[rows] = np.maximum((np.exp(exact) * (exact - other)).sum(1), 0.0)  # a hair below 0 is rounding
-    return found
+    return _each(lambda p, q: np.maximum((np.exp(p) * (p - q)).sum(1), 0), reference, candidate, _log_softmax)
 
 
-def best(found: Mapping[str, Divergences]) -> tuple[str, str]:
-    """The candidate with the smallest mean divergence, and the one to keep.
+def sqnr_db(reference: compare.Scores, candidate: compare.Scores) -> PerImage:
+    """Signal over noise of an image's logits, less their mean, which the softmax does not see; within +-``EXACT_DB``.
+
+    Raises:
+        SpecError: The two are not logits of the same images.
+        ToolError: The reference holds NaN or infinity.
+    """
+
+    def decibels(signal: PerImage, other: PerImage) -> PerImage:
+        powers = [np.square(rows).sum(1) for rows in (signal, other - signal)]
+        least = np.finfo(np.float64).tiny
+        ratio = 10 * (np.log10(np.maximum(powers[0], least)) - np.log10(np.maximum(powers[1], least)))
+        return np.where(powers[1] == 0, EXACT_DB, np.clip(ratio, -EXACT_DB, EXACT_DB))
+
+    return _each(decibels, reference, candidate, lambda rows: rows - rows.mean(1, keepdims=True))
+
+
+def best(found: Mapping[str, PerImage]) -> tuple[str, str]:
+    """The candidate with the highest mean SQNR, and the one to keep.
 
     That is the first, hence the cheapest, which is not worse by more than one standard error of the difference, image
     by image. Candidates that answered any image with NaN or infinity are not considered.
 
     Args:
-        found: The divergences of each candidate on the same images, the cheapest candidate first.
+        found: The SQNR of each candidate on the same images, the cheapest candidate first.
 
     Raises:
         SpecError: None is left.
@@ -106,23 +118,40 @@ def best(found: Mapping[str, Divergences]) -> tuple[str, str]:
     if not sound:
         raise SpecError("no candidate answers every held-out image with finite numbers")
     means = {name: _mean(values)[0] for name, values in sound.items()}
-    lowest = min(means, key=means.__getitem__)  # the first of equals
-    for name, values in sound.items():
-        difference, error = _mean(values - sound[lowest])
-        if difference <= error:
-            return lowest, name
-    raise AssertionError("the lowest is level with itself")
+    closest = max(means, key=means.__getitem__)  # the first of equals
+    worse = {name: _mean(sound[closest] - values) for name, values in sound.items()}
+    return closest, next(name for name, (difference, error) in worse.items() if difference <= error)
 
 
-def _mean(values: Divergences) -> tuple[float, float]:
+def _each(
+    compute: Callable[[PerImage, PerImage], PerImage],
+    reference: compare.Scores,
+    candidate: compare.Scores,
+    prepare: Callable[[PerImage], PerImage],
+) -> PerImage:
+    """A figure of two prepared rows for each image, in float64."""
+    if reference.ndim != 2 or reference.shape != candidate.shape or not reference.size:
+        raise SpecError(f"logits of shape {candidate.shape} cannot be compared with logits of shape {reference.shape}")
+    if (bad := np.flatnonzero(~compare.finite_rows(reference))).size:
+        raise ToolError(
+            f"the fp32 network answers held-out image {bad[0]} with NaN or infinity",
+            fix="look for NaN in the weights, or for a preprocessing that the network was not trained with",
+        )
+    found = np.full(len(reference), np.nan)
+    rows = compare.finite_rows(candidate)
+    found[rows] = compute(*(prepare(np.asarray(side[rows], np.float64)) for side in (reference, candidate)))
+    return found
+
+
+def _mean(values: PerImage) -> tuple[float, float]:
     """Mean and its standard error, 0 for one value; exact sums, so that the order of the images does not show."""
     mean = math.fsum(values) / len(values)
     squares = math.fsum(np.square(values - mean))
     return mean, math.sqrt(squares / max(1, len(values) - 1) / len(values))
 
 
-def _log_softmax(logits: compare.Scores) -> npt.NDArray[np.float64]:
-    shifted = np.asarray(logits, np.float64) - logits.max(1, keepdims=True)
+def _log_softmax(logits: PerImage) -> PerImage:
+    shifted = logits - logits.max(1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
 
 

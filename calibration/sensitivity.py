@@ -40,8 +40,8 @@ def sensitivity(
 ) -> tuple[LayerDamage, ...]:
     """The damage that each layer does alone, all others in floating point: the most damaging first.
 
-    The divergence of the answers ranks, not the flips, of which a single layer causes few. A layer that makes answers
-    NaN or infinite comes first; one that cannot be in INT8 by itself comes last, with the reason.
+    The SQNR of the logits ranks, not the flips, of which a single layer causes few. A layer that makes answers NaN or
+    infinite comes first; one that cannot be in INT8 by itself comes last, with the reason.
 
     Args:
         layers: In the order of the graph.
@@ -184,10 +184,10 @@ def _search(tried: _Mixtures) -> Point | None:
 
 
 def _damage(score: Score) -> float:
-    """By how much a layer or a mixture is the worse; below 0 where that is not known."""
+    """Power of the noise over that of the signal, which adds up over layers; below 0 where it is not known."""
     if score.non_finite:
         return math.inf
-    return -1.0 if score.divergence is None else score.divergence
+    return -1.0 if score.sqnr_db is None else 10 ** (-score.sqnr_db / 10)
 
 
 def _worth(layer: LayerDamage) -> float:

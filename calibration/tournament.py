@@ -9,7 +9,7 @@ from ..parity import compare
 from ..progress import Progress, silent
 from ..study import Robustness, Score, Spread, Tournament
 from .samples import Samples
-from .score import best, divergences, score
+from .score import best, score, sqnr_db
 from .subset import draws
 
 Run = Callable[[bytes], compare.Scores]
@@ -52,12 +52,12 @@ def tournament(
             answer = answer_of(make, run)
             scores.append(scored(name, reference, answer, labels))
             if not isinstance(answer, str) and not scores[-1].non_finite:
-                found[name] = divergences(reference, answer)
+                found[name] = sqnr_db(reference, answer)
             advance(1)
     if not found:
         raise ToolError(f"no candidate is of use: {'; '.join(map(_why, scores))}", fix="give more images, or others")
-    lowest, winner = best(found)
-    return Tournament(tuple(scores), lowest, winner)
+    closest, winner = best(found)
+    return Tournament(tuple(scores), closest, winner)
 
 
 def robustness(

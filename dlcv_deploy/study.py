@@ -12,19 +12,20 @@ from typing import Literal
 class Score:
     """How far a candidate's answers to held-out images are from those of the fp32 network.
 
-    ``divergence`` is the mean Kullback-Leibler divergence of its softmax from the fp32 network's, in nats, and
-    ``divergence_error`` the standard error of that mean. ``sqnr_db`` compares the logits. Accuracies are percent,
-    ``None`` without labels; ``drop`` is the fp32 network's minus the candidate's top-1 in points, with a paired 95 %
-    interval. ``non_finite`` counts the images answered with NaN or infinity: wrong, flipped, and without a divergence
-    or an error of the logits (NaN). ``failed`` says why there is no candidate; every figure is then ``None``.
+    ``divergence`` is the mean Kullback-Leibler divergence of its softmax from the fp32 network's, in nats. ``sqnr_db``
+    is the mean over the images of each one's signal to noise of the logits, by which candidates are told apart, and
+    ``sqnr_error_db`` the standard error of that mean. Accuracies are percent, ``None`` without labels; ``drop`` is the
+    fp32 network's minus the candidate's top-1 in points, with a paired 95 % interval. ``non_finite`` counts the images
+    answered with NaN or infinity: wrong, flipped, and without a divergence or an SQNR (NaN). ``failed`` says why there
+    is no candidate; every figure is then ``None``.
     """
 
     name: str
     images: int = 0
     flips: int | None = None
     divergence: float | None = None
-    divergence_error: float | None = None
     sqnr_db: float | None = None
+    sqnr_error_db: float | None = None
     top1: float | None = None
     top1_reference: float | None = None
     drop: float | None = None
@@ -41,13 +42,13 @@ class Score:
 
 @dc.dataclass(frozen=True, slots=True)
 class Tournament:
-    """Candidates in the order given, the cheapest first; ``lowest`` has the smallest divergence.
+    """Candidates in the order given, the cheapest first; ``closest`` has the highest SQNR.
 
-    ``winner`` is the first that is not worse than ``lowest`` by more than a standard error.
+    ``winner`` is the first that is not worse than ``closest`` by more than a standard error.
     """
 
     scores: tuple[Score, ...]
-    lowest: str
+    closest: str
     winner: str
 
 

@@ -34,17 +34,18 @@ def fails():
 def test_the_best_wins_and_all_scores_are_kept():
     candidates = {"max": gives(b"0.5"), "mse": gives(b"0.1"), "entropy": fails, "percentile": gives(b"0.2")}
     result = tournament(candidates, run, REFERENCE, LABELS)
-    assert (result.winner, result.lowest) == ("mse", "mse")
+    assert (result.winner, result.closest) == ("mse", "mse")
     assert [score.name for score in result.scores] == list(candidates)
     assert result.scores[2].failed == "entropy is not defined here"
-    assert result.scores[2].flips is result.scores[2].divergence is None
+    assert result.scores[2].flips is result.scores[2].divergence is result.scores[2].sqnr_db is None
     assert result.scores[0].divergence > result.scores[3].divergence > result.scores[1].divergence > 0
+    assert result.scores[0].sqnr_db < result.scores[3].sqnr_db < result.scores[1].sqnr_db
     assert result.scores[1].top1_reference == 100.0
 
 
 def test_the_cheaper_of_equals_wins():
     result = tournament({"fast": gives(b"0.1"), "dear": gives(b"0.1")}, run, REFERENCE)
-    assert (result.lowest, result.winner) == ("fast", "fast")
+    assert (result.closest, result.winner) == ("fast", "fast")
     alike = {b"1": REFERENCE + 0.1 * NOISE, b"2": REFERENCE + 0.1 * NOISE[::-1]}
     for order in ((b"1", b"2"), (b"2", b"1")):
         result = tournament({name.decode(): gives(name) for name in order}, alike.__getitem__, REFERENCE)
