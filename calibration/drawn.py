@@ -43,9 +43,13 @@ class MadeUp:
         """What to call image ``i``."""
         return f"{'noise' if self.random else 'drawn'}[{range(self.count)[i]}]"
 
+    def digest_of(self, i: int) -> str:
+        """Digest of the pixels of image ``i``."""
+        return digest(pixels=self.image(i).tobytes())
+
     def sha256(self) -> str:
         """Digest of all pixels."""
-        return digest(**{self.name(i): digest(pixels=self.image(i).tobytes()) for i in range(self.count)})
+        return digest(**{self.name(i): self.digest_of(i) for i in range(self.count)})
 
 
 def drawn(count: int, size: int, seed: int = 0) -> MadeUp:

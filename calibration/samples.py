@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses as dc
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +14,7 @@ from . import images, labels
 from .drawn import drawn, noise
 from .npz import Labels, Pixels, read_npz
 
-__all__ = ["Samples", "drawn", "noise", "open_samples"]
+__all__ = ["Samples", "contents", "drawn", "noise", "open_samples"]
 
 CIFAR10 = {"cifar10": "test", "cifar10-train": "train"}
 
@@ -57,9 +56,26 @@ class Samples(Protocol):
         """What to call image ``i`` in a report."""
         ...
 
+    def digest_of(self, i: int) -> str:
+        """Digest of image ``i`` alone: of its pixels, or of its file; neither its name nor its label counts.
+
+        Raises:
+            ArtifactError: It cannot be read; names it.
+        """
+        ...
+
     def sha256(self) -> str:
         """Digest of all that is in them: names, content, labels."""
         ...
+
+
+def contents(samples: Samples) -> str:
+    """Digest of the images alone, whatever their order, names and labels.
+
+    Raises:
+        ArtifactError: An image cannot be read; names it.
+    """
+    return digest(images=sorted(samples.digest_of(i) for i in range(len(samples))))
 
 
 def open_samples(
@@ -128,8 +144,11 @@ class _Array:
     def name(self, i: int) -> str:
         return f"{self.prefix}[{self.chosen[i]}]"
 
+    def digest_of(self, i: int) -> str:
+        return sha256(self.image(i).tobytes())
+
     def sha256(self) -> str:
-        return _digest(self, (sha256(self.image(i).tobytes()) for i in range(len(self))))
+        return digest_all(self)
 
 
 @dc.dataclass(frozen=True, slots=True, eq=False)
@@ -152,18 +171,22 @@ class _Folder:
     def name(self, i: int) -> str:
         return self.names[i]
 
-    def sha256(self) -> str:
+    def digest_of(self, i: int) -> str:
         try:
-            return _digest(self, (sha256_file(self.folder / name) for name in self.names))
+            return sha256_file(self.folder / self.names[i])
         except OSError as e:
-            raise ArtifactError(f"an image of {self.folder.name} cannot be read: {e.strerror}") from e
+            raise ArtifactError(f"image {self.names[i]} cannot be read: {e.strerror}") from e
+
+    def sha256(self) -> str:
+        return digest_all(self)
 
 
-def _digest(samples: Samples, contents: Iterator[str]) -> str:
+def digest_all(samples: Samples) -> str:
+    """Digest of names, content and labels of all images."""
     h = hashlib.sha256()
-    for i, content in enumerate(contents):
+    for i in range(len(samples)):
         label = -1 if samples.labels is None else int(samples.labels[i])
-        h.update(digest(name=samples.name(i), content=content, label=label).encode())
+        h.update(digest(name=samples.name(i), content=samples.digest_of(i), label=label).encode())
     return h.hexdigest()
 
 

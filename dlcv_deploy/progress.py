@@ -10,26 +10,36 @@ Advance = Callable[[int], None]
 
 
 class Progress(Protocol):
-    """Called with what is being done and how many units it takes; yields a function to call with the units done."""
+    """Called with what is being done and how many units it takes; yields a function to call with the units done.
 
-    def __call__(self, what: str, total: int) -> AbstractContextManager[Advance]: ...
+    ``unit`` names what is counted where people like to know how many of them a second takes: "images".
+    """
+
+    def __call__(self, what: str, total: int, unit: str = "") -> AbstractContextManager[Advance]: ...
 
 
 @contextmanager
-def silent(what: str, total: int) -> Iterator[Advance]:
+def silent(what: str, total: int, unit: str = "") -> Iterator[Advance]:
     """No bar."""
     yield lambda units: None
 
 
 @contextmanager
-def terminal(what: str, total: int) -> Iterator[Advance]:
+def terminal(what: str, total: int, unit: str = "") -> Iterator[Advance]:
     """A bar on stderr where that is a terminal; nothing where it is not."""
     import sys
+    import time
 
     import click
 
     if not sys.stderr.isatty():
         yield lambda units: None
         return
-    with click.progressbar(length=total, label=f"  {what}", file=sys.stderr) as bar:
-        yield bar.update
+    start = time.monotonic()
+
+    def rate(done: object) -> str:
+        seconds = time.monotonic() - start
+        return f"{bar.pos / seconds:.3g} {unit}/s" if unit and bar.pos and seconds > 0 else ""
+
+    with click.progressbar(length=total, label=f"  {what}", file=sys.stderr, item_show_func=rate) as bar:
+        yield lambda units: bar.update(units, units)

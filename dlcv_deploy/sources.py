@@ -53,6 +53,10 @@ class Part:
         """The name of image ``i``."""
         return self.whole.name(range(self.start, self.stop)[i])
 
+    def digest_of(self, i: int) -> str:
+        """Digest of image ``i`` alone."""
+        return self.whole.digest_of(range(self.start, self.stop)[i])
+
     def sha256(self) -> str:
         """Digest of the source and the part."""
         return digest(whole=self.whole.sha256(), start=self.start, stop=self.stop)

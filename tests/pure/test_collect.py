@@ -1,5 +1,9 @@
-"""Calibration streams: every value is counted once, and memory does not grow with the images."""
+"""Calibration streams: every value is counted once, in any order, by any number of threads, in bounded memory."""
 
+import os
+import signal
+import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -8,10 +12,10 @@ import onnx.parser
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from dlcv_deploy.calibration.calibrate import calibrate
-from dlcv_deploy.calibration.collect import collect, observed
+from dlcv_deploy.calibration.calibrate import calibrate, channel_amax, histograms
+from dlcv_deploy.calibration.collect import observed, workers_here
 from dlcv_deploy.calibration.histogram import Histogram
-from dlcv_deploy.calibration.samples import drawn, noise
+from dlcv_deploy.calibration.samples import contents, drawn, noise
 from dlcv_deploy.errors import SpecError, ToolError
 from dlcv_deploy.parity.crops import canvas, crops, to_input
 from dlcv_deploy.types import ExportedModel, Preprocess, TensorSpec
@@ -40,13 +44,79 @@ def model():
 class Reference:
     """onnx's own evaluator as a session."""
 
+    inputs = (TensorSpec("image", (3, 8, 8)),)
+
     def __init__(self, data):
         self._run, self.batches = ReferenceEvaluator(data), []
-        self.names = [output.name for output in onnx.load_model_from_string(data).graph.output]
+        self.outputs = [TensorSpec(output.name, ()) for output in onnx.load_model_from_string(data).graph.output]
 
     def run(self, feeds):
         self.batches.append(len(feeds["image"]))
-        return dict(zip(self.names, self._run.run(None, feeds), strict=True))
+        return dict(zip([spec.name for spec in self.outputs], self._run.run(None, feeds), strict=True))
+
+
+class Told:
+    """A session that answers with what a function makes of the input."""
+
+    inputs = (TensorSpec("image", (3, 8, 8)),)
+
+    def __init__(self, answer, *names):
+        self.answer, self.outputs = answer, [TensorSpec(name, ()) for name in names]
+
+    def run(self, feeds):
+        return self.answer(feeds["image"])
+
+
+class Levels:
+    """Images of one level each, by number."""
+
+    source, labels, skipped, random = "levels", None, (), False
+
+    def __init__(self, *levels, side=12):
+        self.levels, self.side, self.read = levels, side, []
+
+    def __len__(self):
+        return len(self.levels)
+
+    def image(self, i):
+        self.read.append(i)
+        return np.full((self.side, self.side, 3), self.levels[i], np.uint8)
+
+    def name(self, i):
+        return f"level[{i}]"
+
+    def digest_of(self, i):
+        return f"{self.levels[i]:064}"
+
+
+class Shuffled:
+    """The images of another source in another order."""
+
+    labels, skipped, random = None, (), False
+
+    def __init__(self, whole, order):
+        self.whole, self.order, self.source = whole, order, whole.source
+
+    def __len__(self):
+        return len(self.order)
+
+    def image(self, i):
+        return self.whole.image(self.order[i])
+
+    def name(self, i):
+        return self.whole.name(self.order[i])
+
+    def digest_of(self, i):
+        return self.whole.digest_of(self.order[i])
+
+
+def inputs(samples):
+    return to_input(np.concatenate([crops(canvas(samples.image(i), PRE), PRE, 1) for i in range(len(samples))]), PRE)
+
+
+def assert_same(a, b):
+    assert (a.top, a.lowest, a.highest, a.zeros) == (b.top, b.lowest, b.highest, b.zeros)
+    assert np.array_equal(a.counts, b.counts)
 
 
 def test_inner_tensors_become_outputs_with_their_shapes():
@@ -72,31 +142,40 @@ def test_an_unknown_tensor_is_named():
         observed(model().onnx, ["doubled", "relu_9"])
 
 
-def test_every_value_of_every_batch_is_counted_once():
-    rng = np.random.default_rng(1)
-    batches = [rng.standard_normal((n, 3, 4, 4)).astype(np.float32) * n for n in (4, 1, 3)]
+def test_weights_are_not_looked_at_and_stay_as_they_are():
+    """What is added stands behind the graph; float weights, the bulk of it, are the same bytes in the same place."""
+    proto = onnx.parser.parse_model(GRAPH)
+    data = proto.SerializeToString()
+    assert observed(data, ["doubled"]).startswith(data)
+    assert observed(data, ["image", "logits"]) == data
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 20])
+def test_every_value_of_every_image_is_counted_once(workers):
+    samples = drawn(9, 16, seed=1)
+    session = Told(lambda x: {"y": np.maximum(x, 0), "unused": x}, "y", "unused")
     seen = []
-    found = collect(
-        lambda x: {"x": x, "y": np.maximum(x, 0), "unused": x},
-        iter(batches),
-        ["y", "x"],
-        total=8,
-        progress=lambda what, total: Spy(seen, what, total),
+    found = histograms(
+        session,
+        ["y", "image"],
+        samples,
+        PRE,
+        workers=workers,
+        progress=lambda what, total, unit: Spy(seen, what, total, unit),
     )
-    values = np.concatenate(batches)
-    assert list(found) == ["y", "x"]
-    for name, expected in (("x", Histogram.of(values)), ("y", Histogram.of(np.maximum(values, 0)))):
-        assert (found[name].top, found[name].amax, found[name].zeros) == (expected.top, expected.amax, expected.zeros)
-        assert np.array_equal(found[name].counts, expected.counts)
-    assert seen == [("calibrate", 8), 4, 1, 3]
+    x = inputs(samples)
+    assert list(found) == ["y", "image"]
+    assert_same(found["image"], Histogram.of(x))
+    assert_same(found["y"], Histogram.of(np.maximum(x, 0)))
+    assert seen == [("calibrate", 9, "images"), *[1] * 9]
 
 
 class Spy:
     """Progress that is written down."""
 
-    def __init__(self, seen, what, total):
+    def __init__(self, seen, *what):
         self.seen = seen
-        seen.append((what, total))
+        seen.append(what)
 
     def __enter__(self):
         return self.seen.append
@@ -105,73 +184,183 @@ class Spy:
         return None
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_is_blamed_on_its_tensor(bad):
-    def run(x):
-        return {"fine": x, "broken": np.where(x > 0, bad, x)}
+def test_images_run_one_at_a_time_on_several_threads():
+    session = Reference(observed(model().onnx, ["rectified"]))
+    threads = set()
 
-    with pytest.raises(ToolError, match="tensor 'broken': a value is NaN or infinite") as e:
-        collect(run, [np.ones((1, 3, 2, 2), np.float32)], ["fine", "broken"], total=1)
+    def progress(what, total, unit):
+        return Spy([], what)
+
+    class Noted(Reference):
+        def run(self, feeds):
+            threads.add(threading.get_ident())
+            time.sleep(0.01)
+            return super().run(feeds)
+
+    session = Noted(observed(model().onnx, ["rectified"]))
+    histograms(session, ["rectified"], drawn(8, 12), PRE, workers=2, progress=progress)
+    assert session.batches == [1] * 8
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+
+
+def test_a_worker_each_core_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr("dlcv_deploy.calibration.collect.cores", lambda: 3)
+    assert workers_here() == 3
+    monkeypatch.setattr("dlcv_deploy.calibration.collect.cores", lambda: 64)
+    assert workers_here() == 8
+
+
+def test_the_largest_magnitude_of_each_channel_is_exact():
+    samples = drawn(5, 16, seed=2)
+    session = Told(lambda x: {"y": -3 * x, "flat": x.reshape(1, -1), "dead": np.full((1, 2, 3, 3), -0.0)}, *NAMES)
+    x = inputs(samples)
+    for workers in (1, 3):
+        found = channel_amax(session, ["image", *NAMES], samples, PRE, workers=workers)
+        assert list(found) == ["image", *NAMES]
+        assert np.array_equal(found["image"], np.abs(x).max((0, 2, 3)))
+        assert np.array_equal(found["y"], np.abs(-3 * x).max((0, 2, 3)))
+        assert np.array_equal(found["flat"], np.abs(x.reshape(5, -1)).max(0))
+        assert found["dead"].tobytes() == np.zeros(2, np.float32).tobytes()
+        assert {peaks.dtype for peaks in found.values()} == {np.dtype(np.float32)}
+
+
+NAMES = ("y", "flat", "dead")
+
+
+# what is wrong is named
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("measure", [histograms, channel_amax])
+def test_nan_is_blamed_on_its_tensor_and_its_image(bad, measure):
+    def answer(x):
+        return {"fine": x, "broken": np.where(x > 1, bad, x)}
+
+    samples = Levels(0, 10, 255, 20)
+    with pytest.raises(ToolError, match=r"tensor 'broken', image level\[2\]: a value is NaN or infinite") as e:
+        measure(Told(answer, "fine", "broken"), ["fine", "broken"], samples, PRE)
     assert "weights" in e.value.fix
 
 
-def test_a_tensor_that_is_not_given_is_named():
-    with pytest.raises(ToolError, match="gives no tensor 'y'"):
-        collect(lambda x: {"x": x}, [np.ones((1, 3, 2, 2), np.float32)], ["x", "y"], total=1)
+def test_of_several_images_at_fault_the_first_is_named_and_no_further_one_is_read():
+    """The second of them fails while the first one is still at work."""
+
+    def answer(x):
+        slow, quick = x.max() > 2, x.max() > 1
+        time.sleep(0.2 if slow else 0.02)
+        return {"y": np.full_like(x, np.nan if slow or quick else 1)}
+
+    samples = Levels(*[0] * 4, 255, 200, *[0] * 50)
+    for _ in range(3):
+        samples.read.clear()
+        with pytest.raises(ToolError, match=r"image level\[4\]"):
+            histograms(Told(answer, "y"), ["y"], samples, PRE, workers=2)
+        assert len(samples.read) <= 7
 
 
-def test_no_images_are_refused():
+def test_an_image_that_does_not_fit_is_named():
+    pad = Preprocess(8, 12, "pad", (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    session = Told(lambda x: {"y": x}, "y")
+    with pytest.raises(SpecError, match=r"level\[0\]: an image is 9 x 9 pixels, and this network takes 8 x 8") as e:
+        histograms(session, ["y"], Levels(1, 2, side=9), pad)
+    assert "8 x 8" in e.value.fix
+    assert histograms(session, ["y"], Levels(1, side=8), pad)["y"].nonzero
+
+
+def test_a_tensor_that_is_not_given_is_named_before_any_image_is_read():
+    samples = Levels(1)
+    with pytest.raises(ToolError, match="gives no tensor 'z'"):
+        histograms(Told(lambda x: {"y": x}, "y"), ["image", "y", "z"], samples, PRE)
+    assert samples.read == []
+
+
+def test_no_images_and_no_workers_are_refused():
+    session = Told(lambda x: {"y": x}, "y")
     with pytest.raises(SpecError, match="no images"):
-        collect(lambda x: {"x": x}, [], ["x"], total=0)
+        histograms(session, ["y"], Levels(), PRE)
+    with pytest.raises(SpecError, match="with 0 workers"):
+        histograms(session, ["y"], Levels(1), PRE, workers=0)
 
 
-def peak_bytes(batches):
-    """Peak of what collecting allocates, over a stream of batches of 1 MiB with eight tensors of 1 MiB each."""
-    x = np.random.default_rng(0).standard_normal((4, 1, 256, 256)).astype(np.float32)
+def test_ctrl_c_stops_the_workers_at_once():
+    def answer(x):
+        if len(samples.read) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        return {"y": x}
+
+    samples, before = Levels(*[1] * 500), threading.active_count()
+    held = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            histograms(Told(answer, "y"), ["y"], samples, PRE, workers=2)
+    finally:
+        signal.signal(signal.SIGINT, held)
+    assert len(samples.read) < 30
+    assert threading.active_count() == before
+
+
+def peak_bytes(images):
+    """Peak of what collecting allocates, over images with eight tensors of 1 MiB each."""
+    x = np.random.default_rng(0).standard_normal((1, 1, 512, 512)).astype(np.float32)
     names = [f"t{i}" for i in range(8)]
+    session = Told(lambda image: {name: x * image[0, 0, 0, 0] + i for i, name in enumerate(names)}, *names)
+    samples = Levels(*range(images))
     tracemalloc.start()
-    stream = (x * i for i in range(batches))
-    collect(lambda batch: {name: batch + i for i, name in enumerate(names)}, stream, names, total=batches * 4)
+    histograms(session, names, samples, PRE, workers=1)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak
 
 
 def test_memory_does_not_grow_with_the_images():
-    few, many = peak_bytes(3), peak_bytes(40)
-    assert many < few + (1 << 18)
-    assert many < 12 << 20  # one batch, the next one, its eight tensors, 64 KiB a histogram
+    few, many = peak_bytes(3), peak_bytes(60)
+    assert many < few * 1.05
+    assert many < 11 << 20  # the eight tensors, 64 KiB a histogram, and what counting takes
+
+
+# the table
 
 
 def calibrated(samples, **options):
     tensors = ["image", "doubled", "rectified"]
     session = Reference(observed(model().onnx, tensors))
-    return calibrate(model(), "f" * 64, tensors, session, samples, PRE, **options), session
+    return calibrate(model(), "f" * 64, tensors, session, samples, PRE, **options)
 
 
 def test_the_table_holds_what_the_images_give_and_where_it_is_from():
     samples = drawn(7, 20, seed=3)
-    table, session = calibrated(samples, method="max", batch_images=3)
-    x = to_input(np.concatenate([crops(canvas(samples.image(i), PRE), PRE, 1) for i in range(7)]), PRE)
+    table = calibrated(samples, method="max")
+    x = inputs(samples)
     assert dict(table.amax) == {
         "doubled": float(np.abs(2 * x).max()),
         "image": float(np.abs(x).max()),
         "rectified": float((2 * x).max()),
     }
-    assert session.batches == [3, 3, 1]
+    seen = table.statistics["rectified"]
+    assert (seen.largest, seen.zeros) == (table.amax["rectified"], int((x <= 0).sum()))
+    assert seen.zeros + seen.nonzero == x.size
     assert (table.model, table.weights_sha256, table.graph_sha256) == ("net", "e" * 64, "f" * 64)
     assert (table.method, table.images, table.random, table.preprocess) == ("max", 7, False, PRE)
-    assert (table.samples, table.samples_sha256) == ("7 drawn images (not photographs)", samples.sha256())
+    assert (table.samples, table.samples_sha256) == ("7 drawn images (not photographs)", contents(samples))
 
 
 @pytest.mark.parametrize("method", ["mse", "entropy", "percentile:99"])
-def test_batches_do_not_change_a_table(method):
-    tables = [calibrated(drawn(6, 16), method=method, batch_images=n)[0] for n in (1, 4, None)]
-    assert tables[0] == tables[1] == tables[2]
+def test_neither_order_nor_workers_change_a_table(method):
+    samples = drawn(7, 16)
+    orders = [list(range(7)), [6, 5, 4, 3, 2, 1, 0], [3, 0, 6, 1, 5, 2, 4]]
+    texts = {calibrated(Shuffled(samples, o), method=method, workers=n).to_json() for o in orders for n in (1, 2, 3)}
+    assert len(texts) == 1
+    assert calibrated(drawn(6, 16), method=method).to_json() not in texts
+
+
+def test_one_image_is_enough():
+    assert calibrated(drawn(1, 16)).images == 1
 
 
 def test_random_images_are_marked():
-    table, _ = calibrated(noise(2, 12))
+    table = calibrated(noise(2, 12))
     assert table.random
     assert table.samples == "2 images of random noise"
 
@@ -179,8 +368,3 @@ def test_random_images_are_marked():
 def test_a_wrong_method_is_refused_before_any_image_is_read():
     with pytest.raises(SpecError, match="no calibration method 'median'"):
         calibrated(None, method="median")
-
-
-def test_a_batch_of_nothing_is_refused():
-    with pytest.raises(SpecError, match="batches of 0"):
-        calibrated(drawn(1, 12), batch_images=0)

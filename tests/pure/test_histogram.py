@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dlcv_deploy.calibration.histogram import BINS, Histogram
+from dlcv_deploy.calibration.histogram import BINS, Histogram, Tally
 from dlcv_deploy.errors import ToolError
 
 FINITE = (
@@ -33,7 +33,7 @@ def counted(x):
 
 
 def assert_same(a, b):
-    assert (a.top, a.amax, a.zeros) == (b.top, b.amax, b.zeros)
+    assert (a.top, a.lowest, a.highest, a.zeros) == (b.top, b.lowest, b.highest, b.zeros)
     assert np.array_equal(a.counts, b.counts)
 
 
@@ -51,6 +51,41 @@ def test_merging_is_counting_together_in_any_order(a, b, c):
     whole = Histogram.of(np.concatenate([a, b, c]))
     for merged in (ha.merge(hb).merge(hc), ha.merge(hb.merge(hc)), hc.merge(ha).merge(hb)):
         assert_same(merged, whole)
+
+
+@given(st.lists(ARRAYS, max_size=5))
+def test_a_tally_counts_piece_by_piece_and_merges(pieces):
+    whole = Histogram.of(np.concatenate([np.zeros(0, np.float32), *pieces]))
+    one, other = Tally(), Tally()
+    for i, piece in enumerate(pieces):
+        (one if i % 2 else other).add(piece)
+    one.merge(other)
+    assert_same(one.histogram(), whole)
+
+
+@given(ARRAYS)
+def test_the_extremes_keep_their_signs(x):
+    h = Histogram.of(x)
+    assert (h.lowest, h.highest) == (x.min(initial=np.inf), x.max(initial=-np.inf))
+    assert h.constant == (len({float(v) for v in x}) <= 1)
+
+
+def test_negative_zero_is_zero_and_leaves_no_sign():
+    h = Histogram.of([-0.0])
+    assert [str(v) for v in (h.lowest, h.highest, h.amax)] == ["0.0"] * 3
+    assert h.constant
+    assert h.zeros == 1
+
+
+def test_what_was_counted_stays_as_it_was():
+    tally = Tally()
+    tally.add([1.0])
+    before = tally.histogram()
+    tally.add([0.5, 3.0])
+    assert (before.nonzero, before.top) == (1, 2.0)
+    with pytest.raises(ToolError, match="NaN"):
+        tally.add([8.0, np.nan])
+    assert_same(tally.histogram(), Histogram.of([1.0, 0.5, 3.0]))
 
 
 @given(ARRAYS, st.integers(-10, 10))

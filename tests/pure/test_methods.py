@@ -176,7 +176,7 @@ def test_the_error_is_that_of_quantizing_the_values():
 def test_the_error_of_even_values_is_a_twelfth_of_the_step():
     """Values even over [0, 127.5 s): every one lies within half a step of a level, and the error is exact."""
     counts = np.full(BINS, 3, np.int64)
-    h = Histogram(counts, 1.0, float(np.nextafter(np.float32(1), np.float32(0))), 0)
+    h = Histogram(counts, 1.0, 0.0, float(np.nextafter(np.float32(1), np.float32(0))), 0)
     step = 1 / 127.5
     assert methods.squared_error(h, 127 * step) == pytest.approx(3 * BINS * step**2 / 12, rel=1e-9)
 
@@ -212,7 +212,7 @@ def test_mse_finds_the_best_clip_of_the_values(name, x):
 def test_mse_of_even_values_clips_half_a_step():
     """The best clip for values even over [0, top) is 127/127.5 of it; 255 levels a side would give 255/255.5."""
     counts = np.full(BINS, 1000, np.int64)
-    h = Histogram(counts, 1.0, float(np.nextafter(np.float32(1), np.float32(0))), 0)
+    h = Histogram(counts, 1.0, 0.0, float(np.nextafter(np.float32(1), np.float32(0))), 0)
     assert methods.amax(h, "mse") == pytest.approx(127 / 127.5, rel=1.4e-3)
     assert methods.amax(h, "mse") < 0.998
 
