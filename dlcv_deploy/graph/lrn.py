@@ -174,7 +174,10 @@ def _letter(node: NodeProto, at: Index, known: Types) -> str:
 def _scale(node: NodeProto, at: Index, known: Types) -> float:
     """Of a QuantizeLinear to or a DequantizeLinear from int8 with one scale and a zero point of 0; else 0."""
     ends = {"QuantizeLinear": (node.input[0], node.output[0]), "DequantizeLinear": (node.output[0], node.input[0])}
-    if not is_op(node, *ends) or [known.get(t, (0, None))[0] for t in ends[node.op_type]] != [_SINGLE, _INT8]:
+    if not is_op(node, *ends):
+        return 0.0
+    wide, narrow = (known.get(t, (0, None))[0] for t in ends[node.op_type])
+    if wide not in (_SINGLE, _HALF) or narrow != _INT8:
         return 0.0
     scale, zero = node.input[1], node.input[2] if len(node.input) > 2 else ""
     if scale not in at.initializers or (zero and (zero not in at.initializers or np.any(at.array(zero)))):

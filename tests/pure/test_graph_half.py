@@ -238,13 +238,110 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value):
         to_half(model)
 
 
-def test_int8_graphs_and_unknown_types_are_refused():
-    body = "q = QuantizeLinear (input, s, z) logits = DequantizeLinear (q, s, z)"
-    with pytest.raises(SpecError, match=r"an int8 graph cannot be turned into fp16\n  fix: start from the fp32 export"):
-        to_half(build(body, "<float s = {1}, int8 z = {0}>"))
+def test_unknown_types_are_refused():
     own = parser.parse_model(
         '<ir_version: 9, opset_import: ["": 20, "own": 1]> g (float[n] input) => (float[n] logits)'
         "{ [mine] h = own.Mine (input) logits = Relu (h) }"
     )
     with pytest.raises(SpecError, match="the type of 'h', which Mine 'mine' makes, cannot be inferred"):
         to_half(own)
+
+
+PAIRS = """<float[2,2,1,1] w = {1, 0.1, -0.3, 2}, float[2] b = {0.5, 0.333}, int8[2,2,1,1] w8 = {127, 10, -19, 127},
+    float[2] ws = {0.01, 0.015}, float xs = {0.02}, float rs = {0.3}, int8 z = {0}>"""
+INT8 = """[xq] x8 = QuantizeLinear (input, xs, z) [xdq] x = DequantizeLinear (x8, xs, z)
+    [wdq] wf = DequantizeLinear <axis = 0> (w8, ws) [conv_1] c = Conv (x, wf, b) [relu_1] r = Relu (c)
+    [rq] r8 = QuantizeLinear (r, rs, z) [rdq] rf = DequantizeLinear (r8, rs, z)"""
+
+
+def values(model: ModelProto) -> dict[str, np.ndarray]:
+    return {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+
+
+def test_an_int8_graph_is_float16_in_between_without_a_cast_beside_its_pairs():
+    after, left_alone = halved(build(f"{INT8} [conv_2] logits = Conv (rf, w, b)", PAIRS, opset=18))
+    assert left_alone == ()
+    assert lines(after) == [
+        "xq: input xs_fp32 z -> x8",
+        "xdq: x8 xs z -> x",
+        "wdq: w8 ws -> wf",
+        "conv_1: x wf b -> c",
+        "relu_1: c -> r",
+        "rq: r rs z -> r8",
+        "rdq: r8 rs z -> rf",
+        "conv_2: rf w b -> logits_fp16",
+        "logits_to_fp32: logits_fp16 -> logits",
+    ]
+    got = elements(after)
+    assert {t for t, element in got.items() if element == "FLOAT"} == {"input", "logits", "xs_fp32"}
+    assert {t for t, element in got.items() if element == "INT8"} == {"x8", "w8", "r8", "z"}
+    held = values(after)
+    assert held["xs"] == np.float16(0.02)
+    assert held["xs_fp32"] == np.float32(np.float16(0.02)), "the two of a pair must not differ"
+    assert np.array_equal(held["ws"], np.array([0.01, 0.015], np.float16))
+    assert (after.opset_import[0].version, after.ir_version) == (19, 9)
+
+
+def test_what_stands_between_float32_and_int8_stays_float32():
+    body = f"""[mul] m = Mul (input, f) [add] a = Add (m, f) [xq] x8 = QuantizeLinear (a, xs, z)
+        [xdq] x = DequantizeLinear (x8, xs, z) [conv_1] c = Conv (x, w, b)
+        [lrn_1] l = {LRN} (c) [max_pool_1] p = MaxPool <kernel_shape = [1,1]> (l) [pq] p8 = QuantizeLinear (p, rs, z)
+        [pdq] pf = DequantizeLinear (p8, rs, z) [conv_2] logits = Conv (pf, w, b)"""
+    after, left_alone = halved(build(body, PAIRS.replace("<", "<float f = {3},", 1)))
+    assert [left.node for left in left_alone] == ["mul", "add", "lrn_1", "max_pool_1"]
+    assert (
+        left_alone[0].reason
+        == left_alone[3].reason
+        == ("it stands between float32 and int8 alone, and float16 would only round")
+    )
+    assert [line for line in lines(after) if "_to_" in line] == [
+        "c_to_fp32: c -> c_fp32",
+        "logits_to_fp32: logits_fp16 -> logits",
+    ]
+    assert {elements(after)[t] for t in ("m", "a", "l", "p")} == {"FLOAT"}
+
+
+def test_a_convolution_left_out_of_int8_is_float16_though_a_pair_follows():
+    body = """[conv_1] c = Conv (input, w, b) [relu_1] r = Relu (c) [rq] r8 = QuantizeLinear (r, rs, z)
+        [rdq] rf = DequantizeLinear (r8, rs, z) [wdq] wf = DequantizeLinear <axis = 0> (w8, ws)
+        [conv_2] logits = Conv (rf, wf)"""
+    after, left_alone = halved(build(body, PAIRS))
+    assert left_alone == ()
+    assert [elements(after)[t] for t in ("input_fp16", "w", "c", "r", "rs")] == ["FLOAT16"] * 5
+
+
+def test_an_lrn_reads_what_is_dequantized_for_it_in_float32():
+    alone, _ = halved(build(f"{INT8} [lrn_1] logits = {LRN} (rf)", PAIRS))
+    assert lines(alone)[-2:] == ["rdq: r8 rs_fp32 z -> rf", "lrn_1: rf -> logits"]
+    both, _ = halved(build(f"{INT8} [lrn_1] l = {LRN} (rf) [sum] logits = Add (l, rf)", PAIRS))
+    assert lines(both)[-6:-3] == ["rdq: r8 rs z -> rf", "rf_to_fp32: rf -> rf_fp32", "lrn_1: rf_fp32 -> l"]
+
+
+@pytest.mark.parametrize("scale", [2**-14 * 0.999, 1e-20, 65520.0])
+def test_a_scale_that_float16_would_cut_digits_off_stays_float32(scale):
+    weights = PAIRS.replace("{0.01, 0.015}", f"{{0.01, {scale}}}").replace("rs = {0.3}", f"rs = {{{scale}}}")
+    after, _ = halved(build(f"{INT8} [conv_2] logits = Conv (rf, w, b)", weights))
+    found = lines(after)
+    assert {"wdq: w8 ws_fp32 -> wf", "wf_to_fp16: wf -> wf_fp16", "conv_1: x wf_fp16 b -> c"} <= set(found)
+    assert {"r_to_fp32: r -> r_fp32", "rq: r_fp32 rs_fp32 z -> r8", "rdq: r8 rs_fp32 z -> rf"} <= set(found)
+    assert values(after)["ws_fp32"].tolist() == np.array([0.01, scale], np.float32).tolist()
+    kept = build(INT8 + " [conv_2] logits = Conv (rf, w, b)", PAIRS.replace("{0.3}", f"{{{2.0**-14}}}"))
+    assert "rq: r rs z -> r8" in lines(halved(kept)[0])
+
+
+def test_an_output_that_is_dequantized_is_float32():
+    after, _ = halved(build(INT8.replace("-> rf", "").replace(" rf = ", " logits = "), PAIRS))
+    assert lines(after)[-2:] == ["rdq: r8 rs z -> logits_fp16", "logits_to_fp32: logits_fp16 -> logits"]
+
+
+def test_int8_answers_stay_those_of_the_float32_graph():
+    before = build(f"{INT8} [conv_2] logits = Conv (rf, w, b)", PAIRS)
+    x = np.random.default_rng(0).standard_normal((2, 2, 3, 3)).astype(np.float32)
+    want, got = (ReferenceEvaluator(m).run(None, {"input": x})[0] for m in (before, halved(before)[0]))
+    assert got.dtype == np.float32
+    assert 0 < np.abs(want - got).max() < 0.31 * 2.1  # one step of the second pair, times a row of weights
+
+
+def test_an_int8_graph_of_an_old_operator_set_is_refused():
+    with pytest.raises(SpecError, match=r"an int8 graph with opset 17 cannot be .*\n  fix: export with opset 18"):
+        to_half(build(f"{INT8} [conv_2] logits = Conv (rf, w, b)", PAIRS, opset=17))
