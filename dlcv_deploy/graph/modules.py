@@ -20,7 +20,12 @@ def module_of(node: NodeProto) -> str:
     A batch norm that was folded into a convolution leaves the convolution's. What the network computes itself, in no
     module of its own, has no other name than the node's.
     """
-    return _entry(node, KEY) or node.name
+    return path_of(node) or node.name
+
+
+def path_of(node: NodeProto) -> str:
+    """The module that a node stems from; empty for what the network computes itself, and for what is not known."""
+    return _entry(node, KEY)
 
 
 def modules(model: ModelProto) -> dict[str, str]:
@@ -46,7 +51,7 @@ def mark(model: ModelProto, *, within: str = "") -> None:
 
 def keep(source: NodeProto, node: NodeProto) -> None:
     """Let a node stem from the module that ``source`` stems from."""
-    _write(node, _entry(source, KEY))
+    _write(node, path_of(source))
 
 
 def forget(model: ModelProto) -> None:
