@@ -196,6 +196,38 @@ class Engine:
 
 
 @dc.dataclass(frozen=True, slots=True)
+class NotInt8:
+    """A product that an engine of an INT8 build does not compute in INT8.
+
+    ``module`` is the PyTorch module that it stems from, where that is known, else the node's name; ``runs_in`` as NumPy
+    names types, "unknown" where the backend does not say. ``asked`` says that it was to stay in floating point.
+    """
+
+    node: str
+    module: str
+    op_type: str
+    multiply_adds: int
+    runs_in: str
+    reason: str
+    asked: bool = False
+
+
+@dc.dataclass(frozen=True, slots=True)
+class PrecisionAudit:
+    """What share of an engine's multiply-adds really runs in INT8, for one image, and how that is known.
+
+    ``asked_share`` is what is left of 1 by the products that were to stay in floating point.
+    """
+
+    engine: str
+    int8_share: float
+    asked_share: float
+    total_multiply_adds: int
+    not_int8: tuple[NotInt8, ...]
+    evidence: str
+
+
+@dc.dataclass(frozen=True, slots=True)
 class Flip:
     """An image that the candidate classifies otherwise than the reference.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ONNX, TIMING_CACHE = "model.onnx", "timing.cache"
+STATED = "the Q/DQ graph that it was compiled from, for only a GPU could tell more"
 _NOTES = 20
 _DTYPES = {
     "FLOAT": "float32",
@@ -67,6 +68,16 @@ def version(text: str) -> tuple[int, ...]:
             break
         numbers.append(int(part))
     return tuple(numbers)
+
+
+def stated(onnx: bytes) -> dict[str, str]:
+    """The type of each product by node name: int8 where both that it multiplies are dequantized, which is fused."""
+    from onnx import load_model_from_string
+
+    from ..graph.macs import products
+
+    found = products(load_model_from_string(onnx))
+    return {p.name: "int8" if p.int8_data and p.int8_weight else p.dtype for p in found}
 
 
 def build(

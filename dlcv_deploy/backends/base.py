@@ -56,6 +56,27 @@ class DeviceTimed(Protocol):
         ...
 
 
+class Audited(Protocol):
+    """A backend that knows in which type an engine computes each product of its graph."""
+
+    EVIDENCE: str
+    """Where it knows that from, in words that follow "by"."""
+
+    def runs_in(self, engine: Engine, onnx: bytes) -> Mapping[str, str]:
+        """NumPy's name of the type in which each Conv, Gemm and MatMul is computed, by node name.
+
+        A node that is not found in the engine is left out: nothing is claimed of it.
+
+        Args:
+            engine: As ``compile`` gave it.
+            onnx: The graph that it was compiled from.
+
+        Raises:
+            ToolError: the engine's runtime refused it.
+        """
+        ...
+
+
 class Backend(Protocol):
     """One module of this package, reached through ``backends.get(name)``."""
 

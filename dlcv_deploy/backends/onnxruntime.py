@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import re
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import MissingBackend, ToolError
@@ -20,6 +23,9 @@ FILE = "model.onnx"
 CPU, CUDA = "CPU", "CUDA"
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 _LOG_ERRORS_ONLY = 3
+EVIDENCE = "the graph that ONNX Runtime made of it to run"
+_INTEGER = ("ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QGemm", "QLinearConv", "QLinearMatMul")
+_RENAMED = re.compile(r"(_token_\d+)+$")
 
 
 def ability() -> Ability:
@@ -63,7 +69,7 @@ def load(engine: Engine) -> CheckedSession:
         try:
             found: list[Array] = native.run(fetches, dict(zip(feeds, arrays, strict=True)))
         except _errors(ort) as e:
-            raise refusal("ONNX Runtime", onnx, str(e)) from e
+            raise refusal("ONNX Runtime", b"", str(e)) from e  # it names the node; the graph may be let go
         return found
 
     return CheckedSession(inputs, outputs, engine.batch, infer)
@@ -81,6 +87,44 @@ def prove(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str
     return {"target": target}, {}
 
 
+def runs_in(engine: Engine, onnx: bytes) -> Mapping[str, str]:
+    """See ``Audited``."""
+    with tempfile.TemporaryDirectory(prefix="dlcv-deploy-") as room:
+        request = {"target": engine.target, "room": room}
+        answer = isolated(
+            f"{__name__}:optimized",
+            request,
+            {FILE: file_of(engine, FILE)},
+            what="ONNX Runtime",
+            timeout_s=CompileOptions().timeout_s,
+        )
+    found: Mapping[str, str] = answer.value["runs_in"]
+    return found
+
+
+def optimized(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The type of each product in the graph that ONNX Runtime runs, in the child process.
+
+    A product is in int8 where an operator on integers stands for it, which keeps the int8 weight or the name. Whatever
+    else became of it is computed in the type that its graph has.
+    """
+    from onnx import load, load_model_from_string
+
+    from ..graph.macs import products
+
+    ort = optional.module("onnxruntime", extra=name)
+    path = Path(request["room"]) / FILE
+    try:
+        _session(ort, files[FILE], request["target"], keep_at=str(path))
+    except _errors(ort) as e:
+        raise refusal("ONNX Runtime", files[FILE], str(e)) from e
+    integer = [node for node in load(path).graph.node if node.op_type in _INTEGER]
+    names = {_RENAMED.sub("", node.name) for node in integer}
+    read = {tensor for node in integer for tensor in node.input if tensor}
+    found = products(load_model_from_string(files[FILE]))
+    return {"runs_in": {p.name: "int8" if p.name in names or p.int8_weight in read else p.dtype for p in found}}, {}
+
+
 def _has_cuda() -> bool:
     """Whether the CUDA provider is installed and has a GPU; the package lists it without one, too."""
     if _cuda.no_gpu():
@@ -88,15 +132,19 @@ def _has_cuda() -> bool:
     return "CUDAExecutionProvider" in optional.module("onnxruntime", extra=name).get_available_providers()
 
 
-def _session(ort: Any, onnx: bytes, target: str, streams: int = 1) -> Any:  # noqa: ANN401 - an untyped package
-    """A native session; TF32 is off, since precision lives in the graph."""
+def _session(ort: Any, onnx: bytes, target: str, streams: int = 1, *, keep_at: str = "") -> Any:  # noqa: ANN401 - an untyped package
+    """A native session; TF32 is off, since precision lives in the graph. The graph it runs is kept at a path."""
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
     if streams > 1:
         options.intra_op_num_threads = max(1, cores() // streams)
     options.log_severity_level = _LOG_ERRORS_ONLY
+    if keep_at:
+        options.optimized_model_filepath = keep_at
     cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})] if target == CUDA else []
     native = ort.InferenceSession(onnx, options, providers=[*cuda, "CPUExecutionProvider"])
+    native.disable_fallback()
+    native._model_bytes = None  # kept for the fallback alone, and as large as all weights
     first = native.get_providers()[0]
     if target == CUDA and first != "CUDAExecutionProvider":
         raise ToolError(

@@ -24,6 +24,9 @@ from .session import CheckedSession, damaged, file_of, spec_of
 name = "openvino"
 FILES = ("model.xml", "model.bin")
 _TELEMETRY = "openvino_telemetry"
+EVIDENCE = "OpenVINO's execution graph on this CPU, after a run"
+_PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
+_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "int8"}
 
 
 def ability() -> Ability:
@@ -96,6 +99,56 @@ def convert(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[s
     if _carries_fp16(ov, model) and _precision(ov, model) != "f16":
         notes.append("this CPU has no fp16 arithmetic: OpenVINO computes the fp16 graph in fp32 on it")
     return {"notes": notes}, {file: (Path(request["room"]) / file).read_bytes() for file in FILES}
+
+
+def runs_in(engine: Engine, onnx: bytes) -> Mapping[str, str]:
+    """See ``Audited``."""
+    from onnx import load_model_from_string
+
+    from ..graph.macs import PRODUCTS
+
+    files = {FILES[0]: file_of(engine, FILES[0]), FILES[1]: file_of(engine, FILES[1], may_be_empty=True)}
+    timeout_s = CompileOptions().timeout_s
+    request = {"batch": dc.astuple(engine.batch)}
+    layers = isolated(f"{__name__}:executed", request, files, what="OpenVINO", timeout_s=timeout_s).value["layers"]
+    graph = load_model_from_string(onnx).graph
+    found: dict[str, str] = {}
+    for node in (node for node in graph.node if node.op_type in PRODUCTS):
+        own = {node.name or node.output[0], node.output[0]}
+        computed = {dtype for names, dtype in layers if own.intersection(names)}
+        if len(computed) == 1:
+            found[node.name or node.output[0]] = computed.pop()
+    return found
+
+
+def executed(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The products that OpenVINO executes and their types, in the child process, after zeros went through.
+
+    What it calls the runtime precision is that of the layer, which for a layer of int8 weights and float32 data is
+    int8, though a float32 kernel computes it (2026.4). So a product is in int8 where both tensors that it multiplies
+    are, and the kernel's name, which is known once it has run, says so too.
+    """
+    ov = _openvino()
+    try:
+        model = ov.Core().read_model(files[FILES[0]], files[FILES[1]])
+        compiled = _compiled(ov, model)
+        batch = Dim(*request["batch"])
+        feeds = [np.zeros((batch.lo, *spec.shape), spec.dtype) for spec in _specs(model, batch)[0]]
+        compiled.create_infer_request().infer(feeds)
+    except RuntimeError as e:
+        raise ToolError(f"OpenVINO does not run its own engine: {_words(e)}", fix="build for another target") from e
+    layers = []
+    for op in compiled.get_runtime_model().get_ordered_ops():
+        info = {key: str(getattr(value, "value", value)) for key, value in op.get_rt_info().items()}
+        if info["layerType"] not in _PRODUCTS:
+            continue
+        types = [op.input(i).get_element_type().get_type_name() for i in (0, 1)]
+        kernel = info["primitiveType"].rpartition("_")[2].lower()
+        kinds = {_DTYPES.get(kind, kind) for kind in (*types, kernel)}
+        wide = sorted(kinds - {"int8"}) or ["int8"]
+        names = [name.partition("/")[0] for name in info["originalLayersNames"].split(",")]
+        layers.append((names, wide[0]))
+    return {"layers": layers}, {}
 
 
 def _guarded(onnx: bytes) -> bytes:

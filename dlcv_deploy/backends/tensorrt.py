@@ -12,6 +12,7 @@ from ..isolate import isolated
 from ..plugin.library import FILE as PLUGIN
 from ..types import Ability, CompileOptions, Engine
 from . import _cuda, _plugin, optional
+from ._trt import STATED, stated
 from ._trt import version as numbers
 from .session import CheckedSession
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 name = "tensorrt"
 FILE = "model.engine"
 TOOL = "TensorRT"
+EVIDENCE = STATED
 EXTRA = "gpu"
 _DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 _OLDEST, _ALWAYS_TYPED = (10,), (11,)
@@ -69,6 +71,11 @@ def compile(onnx: bytes, options: CompileOptions) -> Engine:
     )
     made = Engine(name, answer.value["target"], can.version, answer.files, tuple(answer.value["notes"]), options.batch)
     return made if library is None else _plugin.calling(made, library)
+
+
+def runs_in(engine: Engine, onnx: bytes) -> Mapping[str, str]:
+    """See ``Audited``."""
+    return stated(onnx)
 
 
 def load(engine: Engine) -> CheckedSession:

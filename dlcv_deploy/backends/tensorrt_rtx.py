@@ -12,11 +12,13 @@ from ..isolate import isolated
 from ..plugin.library import FILE as PLUGIN
 from ..types import Ability, CompileOptions, Engine
 from . import _cuda, _plugin, optional
+from ._trt import STATED, stated
 from .session import CheckedSession
 
 name = "tensorrt_rtx"
 FILE = "model.rtx.engine"
 TOOL = "TensorRT for RTX"
+EVIDENCE = STATED
 EXTRA = "rtx"
 _DEFAULT_TARGET = "SM 8.0 and later"  # "CPU-Only AOT and TensorRT-RTX Engines", section "Compute Capability"
 
@@ -52,6 +54,11 @@ def compile(onnx: bytes, options: CompileOptions) -> Engine:
         notes.append("the timing cache was not used: TensorRT for RTX has none")
     made = Engine(name, answer.value["target"], can.version, answer.files, tuple(notes), options.batch)
     return made if library is None else _plugin.calling(made, library)
+
+
+def runs_in(engine: Engine, onnx: bytes) -> Mapping[str, str]:
+    """See ``Audited``."""
+    return stated(onnx)
 
 
 def load(engine: Engine) -> CheckedSession:
