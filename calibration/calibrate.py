@@ -1,19 +1,25 @@
-"""The calibration stage: images through the network, a range for each tensor out."""
+"""The calibration stage: images through the network, a table of ranges and corrections out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import dataclasses as dc
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..graph.equalize import equalization, equalize
+from ..graph.qdq import quantizable
+from ..parity.crops import canvas, crops, to_input
 from ..progress import Progress, silent
-from ..types import ExportedModel, Preprocess
+from ..types import Corrections, ExportedModel, Preprocess
 from .channels import ChannelPeaks
-from .collect import collect
+from .collect import collect, observed, workers_here
+from .correct import correct, images_for
 from .histogram import Histogram, Tally
-from .methods import DEFAULT, resolve
+from .methods import resolve
+from .recipe import Recipe
 from .samples import Samples, contents
 from .table import CalibrationTable, Statistics
 
@@ -21,53 +27,144 @@ if TYPE_CHECKING:
     from ..backends.base import Session
 
 
+class Load(Protocol):
+    """Makes a session of a graph that ``streams`` threads will call at once."""
+
+    def __call__(self, onnx: bytes, *, streams: int = 1) -> Session: ...
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Runtimes:
+    """What runs graphs: ``whole`` the network, ``part`` a few of its nodes, ``int8`` the network in INT8."""
+
+    whole: Load
+    part: Callable[[bytes], Session]
+    int8: Callable[[bytes], Session]
+    versions: Mapping[str, str] = dc.field(default_factory=dict)
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Subject:
+    """What is calibrated: a network in fp32, the digest of its graph's structure, and how images become its inputs."""
+
+    model: ExportedModel
+    graph_sha256: str
+    preprocess: Preprocess
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Observed:
+    """What images showed of a network: the equalization that follows, and its tensors in the equalized network.
+
+    Every method is a function of the histograms.
+    """
+
+    equalization: Mapping[str, tuple[float, ...]]
+    histograms: Mapping[str, Histogram]
+
+
 def calibrate(
-    model: ExportedModel,
-    graph_sha256: str,
-    tensors: Sequence[str],
-    session: Session,
+    subject: Subject,
     samples: Samples,
-    preprocess: Preprocess,
+    recipe: Recipe,
+    runtimes: Runtimes,
     *,
-    method: str = DEFAULT,
+    float_nodes: tuple[str, ...] = (),
     workers: int | None = None,
     progress: Progress = silent,
 ) -> CalibrationTable:
-    """Measure the range of every tensor on sample images, one centre crop each.
+    """Measure the range of every tensor on sample images, one centre crop each, and correct the layers.
 
     The table is the same to the last bit whatever the order of the images and the number of workers.
 
     Args:
-        model: The network, in fp32.
-        graph_sha256: Names the structure of its graph.
-        tensors: Those to measure; the network's input may be among them.
-        session: Runs ``observed(model.onnx, tensors)``.
+        subject: The network.
         samples: The images.
-        preprocess: How they become inputs.
-        method: How a range follows from the values seen: see ``methods.METHODS``.
+        recipe: The method, and which corrections.
+        runtimes: What runs graphs.
+        float_nodes: Nodes that are to stay in floating point.
         workers: Images run at once; by default one on each core, at most 8.
-        progress: Told of each image.
+        progress: Told of each image, and of each node that is corrected.
 
     Raises:
-        SpecError: No such method, no images, or an image that does not fit the network.
-        ToolError: The session gives NaN, infinity, or no such tensor.
+        SpecError: No images, an image that does not fit the network, or a network that cannot be quantized.
+        ToolError: The network gives NaN or infinity.
         ArtifactError: An image cannot be read.
     """
-    measure = resolve(method)
-    found = histograms(session, tensors, samples, preprocess, workers=workers, progress=progress)
+    seen = observe(subject, samples, runtimes, equalized=recipe.equalize, workers=workers, progress=progress)
+    return tabulated(subject, samples, seen, recipe, runtimes, float_nodes=float_nodes, progress=progress)
+
+
+def observe(
+    subject: Subject,
+    samples: Samples,
+    runtimes: Runtimes,
+    *,
+    equalized: bool,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Observed:
+    """Run the images: once for the channels' ranges, where they are to be equalized, and once for the histograms."""
+    from onnx import load_model_from_string
+
+    workers = workers_here() if workers is None else workers
+    proto = load_model_from_string(subject.model.onnx)
+    tensors, factors, onnx = quantizable(proto), dict[str, tuple[float, ...]](), subject.model.onnx
+    if equalized:
+        with runtimes.whole(observed(onnx, tensors), streams=workers) as session:
+            peaks = channel_amax(session, tensors, samples, subject.preprocess, workers=workers, progress=progress)
+        factors = equalization(proto, peaks, tensors)
+        equalize(proto, factors)
+        onnx = proto.SerializeToString()
+    del proto
+    with runtimes.whole(observed(onnx, tensors), streams=workers) as session:
+        found = histograms(session, tensors, samples, subject.preprocess, workers=workers, progress=progress)
+    return Observed(factors, found)
+
+
+def tabulated(
+    subject: Subject,
+    samples: Samples,
+    seen: Observed,
+    recipe: Recipe,
+    runtimes: Runtimes,
+    *,
+    float_nodes: tuple[str, ...] = (),
+    progress: Progress = silent,
+) -> CalibrationTable:
+    """The table that follows from what was observed; corrections look at the images, as many as fit, again."""
+    measure, model, pre = resolve(recipe.method), subject.model, subject.preprocess
+    amax = {name: measure(histogram) for name, histogram in seen.histograms.items()}
+    made = Corrections(
+        pixels=(pre.mean, pre.std) if recipe.pixels else None,
+        equalization=seen.equalization,
+        float_sums=not recipe.sums,
+        float_nodes=float_nodes,
+    )
+    if recipe.corrects:
+        inputs = first_inputs(samples, pre, images_for(model, runtimes.part))
+        made = correct(model, amax, made, inputs, runtimes.part, recipe, progress)
     return CalibrationTable(
         model=model.name,
         weights_sha256=model.weights_sha256,
-        graph_sha256=graph_sha256,
-        preprocess=preprocess,
-        method=method,
+        graph_sha256=subject.graph_sha256,
+        preprocess=pre,
+        method=recipe.method,
         samples=samples.source,
         samples_sha256=contents(samples),
         images=len(samples),
         random=samples.random,
-        amax={name: measure(histogram) for name, histogram in found.items()},
-        statistics={name: Statistics(seen.amax, seen.zeros, seen.nonzero) for name, seen in found.items()},
+        amax=amax,
+        corrections=made,
+        statistics={name: Statistics(h.amax, h.zeros, h.nonzero) for name, h in sorted(seen.histograms.items())},
+        versions=runtimes.versions,
     )
+
+
+def first_inputs(samples: Samples, pre: Preprocess, count: int) -> npt.NDArray[np.float32]:
+    """Network inputs of up to ``count`` images, the first in the order of their digests: (images, 3, size, size)."""
+    order = sorted(range(len(samples)), key=samples.digest_of)[:count]
+    return to_input(np.concatenate([crops(canvas(samples.image(i), pre), pre, 1) for i in order]), pre)
 
 
 def histograms(

@@ -53,7 +53,7 @@ def correct(
         recipe: What to correct.
         progress: Told of each layer.
     """
-    if not (recipe.bias or recipe.norm or recipe.rounding):
+    if not recipe.corrects:
         return made
     prepared = prepare(exported, amax, made)
     walk = _Walk(prepared, load, recipe)

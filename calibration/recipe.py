@@ -30,6 +30,11 @@ class Recipe:
     def __post_init__(self) -> None:
         resolve(self.method)
 
+    @property
+    def corrects(self) -> bool:
+        """Whether layers are corrected one after another, which takes images again."""
+        return self.bias or self.norm or self.rounding
+
 
 PRESETS: Mapping[str, Recipe] = {
     "fast": Recipe(),

@@ -16,7 +16,7 @@ from .lrn import Plugin
 from .proof import PACKAGES
 from .report import document
 from .report.markdown import markdown
-from .sources import Sources
+from .sources import Sources, recipe_of
 from .spec import BuildSpec
 from .stages import code_version
 from .subject import Subject
@@ -51,7 +51,7 @@ def build_key(
         preprocess=subject.preprocess,
         outputs=subject.outputs,
         precision=spec.precision,
-        method=spec.method,
+        recipe=recipe_of(spec) if spec.precision == "int8" else None,
         calibration=None if sources.calibration is None else sources.calibration.sha256(),
         table=None if sources.table is None else sources.table.to_json(),
         parity=[(crops, samples.sha256()) for crops, samples in sources.parity],

@@ -21,7 +21,7 @@ from .progress import Progress, silent
 from .proof import legs, loaded, measured_on, timed
 from .race import raced
 from .report import document
-from .sources import Sources, open_calibration
+from .sources import Sources, open_calibration, recipe_of
 from .spec import BuildSpec
 from .stages import Stages
 from .store import Store
@@ -108,7 +108,7 @@ def calibrate_file(
     subject = Subject.load(spec, progress)
     samples = open_calibration(spec, subject.preprocess, spec.calib_count, subject.classes, progress)
     stages = Stages(store, say)
-    table = subject.calibrated(subject.exported(stages), samples, spec.method, stages, progress)
+    table = subject.calibrated(subject.exported(stages), samples, recipe_of(spec), stages, progress)
     write_whole(output, table.to_json().encode())
     return {"file": str(output), "method": table.method, "images": table.images, "tensors": len(table.amax)}
 
@@ -180,7 +180,7 @@ def table_of(
         return sources.table
     if sources.calibration is None:
         return None
-    return subject.calibrated(model, sources.calibration, spec.method, stages, progress)
+    return subject.calibrated(model, sources.calibration, recipe_of(spec), stages, progress)
 
 
 def engines_of(

@@ -13,7 +13,7 @@ from .digest import sha256
 from .report import document
 from .spec import BuildSpec
 from .stages import Stages
-from .types import CompileOptions, Engine, ExportedModel, LeftAlone, PluginNeed
+from .types import CompileOptions, Corrections, Engine, ExportedModel, LeftAlone, PluginNeed
 
 if TYPE_CHECKING:
     from .calibration.table import CalibrationTable
@@ -56,16 +56,16 @@ def lower(
     """The exported graph at the precision asked for; with ``through_lrn``, in INT8 around LRN too."""
     if spec.precision == "fp32":
         return Lowered(model)
-    amax = {} if table is None else dict(table.amax)
+    amax, made = ({}, Corrections()) if table is None else (dict(table.amax), table.corrections)
     through = through_lrn and spec.precision == "int8"
 
     def make() -> dict[str, bytes]:
-        lowered = _half(model) if spec.precision == "fp16" else _quantized(model, amax, through_lrn=through)
+        lowered = _half(model) if spec.precision == "fp16" else _quantized(model, amax, made, through_lrn=through)
         notes = {"quantized": lowered.quantized, "left_alone": document.plain(lowered.left_alone)}
         return {"model.onnx": lowered.model.onnx, "notes.json": json.dumps(notes).encode()}
 
     name = "half" if spec.precision == "fp16" else "quantize"
-    files = stages.run(name, make, onnx=model.onnx, amax=amax, through_lrn=through)
+    files = stages.run(name, make, onnx=model.onnx, amax=amax, corrections=made, through_lrn=through)
     notes = json.loads(files["notes.json"])
     return Lowered(
         dc.replace(model, onnx=files["model.onnx"], precision=spec.precision),
@@ -83,10 +83,10 @@ def _half(model: ExportedModel) -> Lowered:
     return Lowered(dc.replace(model, onnx=proto.SerializeToString(deterministic=True)), (), left_alone)
 
 
-def _quantized(model: ExportedModel, amax: dict[str, float], *, through_lrn: bool) -> Lowered:
+def _quantized(model: ExportedModel, amax: dict[str, float], made: Corrections, *, through_lrn: bool) -> Lowered:
     from .graph.qdq import quantize
 
-    result = quantize(model, amax, through_lrn=through_lrn)
+    result = quantize(model, amax, made, through_lrn=through_lrn)
     return Lowered(result.model, result.quantized, result.left_alone)
 
 

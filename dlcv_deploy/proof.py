@@ -22,6 +22,7 @@ from .types import CompileOptions, Engine, LatencyReport, ParityReport, Precisio
 
 if TYPE_CHECKING:
     from .backends.base import Array, Session
+    from .calibration.calibrate import Runtimes
     from .calibration.samples import Samples
     from .models.catalogue import Network
 
@@ -49,6 +50,27 @@ def session_of(onnx: bytes, *, streams: int = 1) -> Session:
         "checking and calibrating a graph takes ONNX Runtime or OpenVINO, and neither is installed",
         fix="pip install 'dlcv-deploy[onnxruntime]' or 'dlcv-deploy[openvino]'",
     )
+
+
+def part_of(onnx: bytes) -> Session:
+    """A few nodes of a graph that has run as a whole: ready to run, without another proof in a process of its own."""
+    runtime = backends.get("onnxruntime")
+    if runtime.ability().can_run:
+        return runtime.load(Engine(runtime.name, "CPU", runtime.ability().version, {"model.onnx": onnx}))
+    return session_of(onnx)
+
+
+def int8_session_of(onnx: bytes) -> Session:
+    """An INT8 graph, ready to run: OpenVINO where that is installed, which is fast at it, else ONNX Runtime."""
+    fast = backends.get("openvino")
+    return fast.load(fast.compile(onnx, CompileOptions())) if fast.ability().can_run else session_of(onnx)
+
+
+def runtimes() -> Runtimes:
+    """What calibration runs graphs with on this machine."""
+    from .calibration.calibrate import Runtimes
+
+    return Runtimes(session_of, part_of, int8_session_of, environment(CPU_RUNTIMES).packages)
 
 
 def measured_on() -> list[object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .calibration.methods import resolve
+from .calibration.recipe import Recipe, recipe
 from .calibration.samples import Samples, drawn, noise, open_samples
 from .calibration.table import CalibrationTable, bundled
 from .digest import digest
@@ -107,6 +107,15 @@ def first(samples: Samples, count: int) -> Samples:
     return Part(samples, 0, count, f"the first {count} of: {samples.source}", samples.skipped, samples.random)
 
 
+def recipe_of(spec: BuildSpec) -> Recipe:
+    """How a build calibrates.
+
+    Raises:
+        SpecError: No such method.
+    """
+    return recipe(spec.quality or "default", spec.method, spec.switches)
+
+
 def open_calibration(
     spec: BuildSpec, pre: Preprocess, count: int, classes: tuple[str, ...], progress: Progress
 ) -> Samples:
@@ -115,7 +124,7 @@ def open_calibration(
     Raises:
         SpecError: CIFAR-10's test images, on which reports are measured; no such method.
     """
-    resolve(spec.method)  # a wrong method is refused before any work
+    recipe_of(spec)  # a wrong method is refused before any work
     if spec.calib == "random":
         return noise(spec.calib_count, pre.size)
     if spec.calib == "cifar10":
@@ -131,6 +140,12 @@ def _calibration(
     spec: BuildSpec, pre: Preprocess, weights_sha256: str, classes: tuple[str, ...], spare: int, progress: Progress
 ) -> tuple[Samples | None, CalibrationTable | None, Samples | None]:
     """Images to calibrate on, or a table, and the images that are left over."""
+    said = spec.calibration_words()
+    if said and (spec.calib is None or Path(spec.calib).suffix.lower() == ".json"):
+        raise SpecError(
+            f"{said} says how to calibrate, and a calibration table is taken as it is",
+            fix="--calib DIR, FILE.npz or cifar10-train to calibrate anew, or leave it out",
+        )
     if spec.calib is None:
         table = bundled(weights_sha256)
         if table is None or table.preprocess != pre:

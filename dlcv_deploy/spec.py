@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses as dc
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from .errors import SpecError
 from .types import PRECISIONS, Precision, Preprocess
 
 LrnRequest = Literal["native", "plugin", "race"]
+Quality = Literal["fast", "default", "best"]
 LRN: tuple[LrnRequest, ...] = ("native", "plugin", "race")
 """TensorRT's own local response normalization, this project's plugin, or the faster of both."""
 
@@ -24,6 +26,9 @@ class BuildSpec:
     ``calib`` is a folder, an .npz, a table or "random"; ``data`` labelled images to measure parity on; ``outputs`` the
     tensors to answer with, logits first; ``sm`` GPU architectures as 89 for SM 8.9; ``lrn`` is one of ``LRN``, and
     ``lrn_library`` the plugin's library, where it is not to be built.
+
+    ``quality`` is how INT8 is calibrated ("default" where nothing is said), ``method`` and ``switches`` change its
+    method for ranges and its corrections: see ``calibration.recipe``.
 
     ``model`` is a name of the catalogue, or "FILE.py:factory" or "package.module:factory" for a network of the user's
     own; ``input_shape``, channels first, is for those. ``canvas`` is what the shorter side of images is scaled to;
@@ -41,7 +46,9 @@ class BuildSpec:
     labels: Path | None = None
     calib: str | None = None
     calib_count: int = 128
-    method: str = "mse"
+    quality: Quality | None = None
+    method: str | None = None
+    switches: Mapping[str, bool] = dc.field(default_factory=dict)
     data: str | None = None
     outputs: tuple[str, ...] = ("logits",)
     targets: tuple[str, ...] = ("auto",)
@@ -59,6 +66,11 @@ class BuildSpec:
         if self.precision != "int8" and self.calib is not None:
             raise SpecError(
                 f"--calib is for INT8, and this build is {self.precision}", fix="add --int8, or leave --calib out"
+            )
+        if self.precision != "int8" and self.calibration_words():
+            raise SpecError(
+                f"{self.calibration_words()} is for INT8, and this build is {self.precision}",
+                fix="add --int8, or leave it out",
             )
         if self.calib_count < 1:
             raise SpecError(f"cannot calibrate on {self.calib_count} images", fix="--calib-count 1 or more")
@@ -81,6 +93,12 @@ class BuildSpec:
                 f"--canvas {self.canvas} is smaller than the network's input", fix=f"--canvas {normal.size} or more"
             )
         return dc.replace(normal, canvas=self.canvas, fit="resize")
+
+    def calibration_words(self) -> str:
+        """What was said about how to calibrate, as on the command line; empty where nothing was."""
+        said = [f"--{name} {value}" for name in ("quality", "method") if (value := getattr(self, name)) is not None]
+        said += [f"--{'' if on else 'no-'}{name}" for name, on in self.switches.items()]
+        return ", ".join(said)
 
     def path(self) -> Path:
         """Where the bundle goes."""

@@ -10,7 +10,7 @@ from .calibration.samples import Samples, drawn
 from .errors import ArtifactError, SpecError
 from .export import CHECK_BATCHES, check, export, exporter_versions, from_proto
 from .progress import Progress, silent
-from .proof import CPU_RUNTIMES, pixels_of, session_of
+from .proof import CPU_RUNTIMES, pixels_of, runtimes, session_of
 from .reference import TorchSession
 from .report.document import environment
 from .spec import BuildSpec, is_own, nearest
@@ -20,6 +20,7 @@ from .types import ExportedModel, Preprocess
 if TYPE_CHECKING:
     import onnx
 
+    from .calibration.recipe import Recipe
     from .calibration.table import CalibrationTable
     from .models.catalogue import Network
     from .models.weights import LoadedWeights
@@ -95,28 +96,17 @@ class Subject:
         return TorchSession(self.weights.net, model.inputs, model.outputs)
 
     def calibrated(
-        self, model: ExportedModel, samples: Samples, method: str, stages: Stages, progress: Progress
+        self, model: ExportedModel, samples: Samples, recipe: Recipe, stages: Stages, progress: Progress
     ) -> CalibrationTable:
-        """Ranges of the activations that INT8 needs, on images."""
+        """Ranges of the activations that INT8 needs and corrections of its layers, on images."""
         from .calibration.table import CalibrationTable
 
         def make() -> dict[str, bytes]:
+            from .calibration.calibrate import Subject as Calibrated
             from .calibration.calibrate import calibrate
-            from .calibration.collect import observed
-            from .graph.qdq import quantizable
 
-            tensors = quantizable(_proto(model))
-            with session_of(observed(model.onnx, tensors)) as session:
-                table = calibrate(
-                    model,
-                    graph_sha256(model),
-                    tensors,
-                    session,
-                    samples,
-                    self.preprocess,
-                    method=method,
-                    progress=progress,
-                )
+            subject = Calibrated(model, graph_sha256(model), self.preprocess)
+            table = calibrate(subject, samples, recipe, runtimes(), progress=progress)
             return {"calibration.json": table.to_json().encode()}
 
         files = stages.run(
@@ -128,7 +118,7 @@ class Subject:
             samples=samples.sha256(),
             source=samples.source,
             preprocess=self.preprocess,
-            method=method,
+            recipe=recipe,
         )
         return CalibrationTable.from_json(files["calibration.json"])
 
