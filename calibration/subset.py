@@ -46,7 +46,7 @@ class Subset:
 
     def digest_of(self, i: int) -> str:
         """Digest of what is in image ``i``."""
-        return _content(self.whole, self.indices[i])
+        return self.whole.digest_of(self.indices[i])
 
     def sha256(self) -> str:
         """Digest of all that is in them: names, content, labels."""
@@ -112,16 +112,11 @@ def draws(samples: Samples, k: int, share: float = 0.5, *, seed: int = 0) -> tup
     return tuple(found)
 
 
-def _content(samples: Samples, i: int) -> str:
-    image = samples.image(i)
-    return digest(shape=image.shape, pixels=image.tobytes())
-
-
 def _by_content(samples: Samples) -> dict[str, list[int]]:
     """Numbers of the images by the digest of what is in them, copies in the order of their names."""
     copies: dict[str, list[int]] = {}
     for i in range(len(samples)):
-        copies.setdefault(_content(samples, i), []).append(i)
+        copies.setdefault(samples.digest_of(i), []).append(i)
     return {content: sorted(copies[content], key=samples.name) for content in sorted(copies)}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from ..errors import ArtifactError, SpecError
+from ..study import QuantizationStudy
 from ..types import ADDED, Latency, LatencyReport, LeftAlone, ParityReport, Precision, Preprocess, StageTime
 
 SCHEMA = 1
@@ -111,6 +112,7 @@ class Report:
     latency: LatencyReport | None
     environment: Environment
     warnings: tuple[str, ...] = ()
+    quantization: QuantizationStudy | None = dc.field(default=None, metadata=ADDED)
 
 
 def engine_name(precision: str, backend: str) -> str:

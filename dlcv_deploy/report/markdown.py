@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..types import ParityReport
-from . import words
+from . import trials, words
 from .document import Report
 
 FLIPS_SHOWN = 20
@@ -24,6 +24,7 @@ def markdown(report: Report) -> str:
         *_flips(report),
         *_engines(report),
         *_nodes(report),
+        *_trials(report),
         *_stages(report),
         *_environment(report),
     ]
@@ -114,6 +115,25 @@ def _nodes(report: Report) -> list[str]:
     count = f"{words.plural(len(report.quantized), 'node')} compute in INT8, {len(report.left_alone):,} left alone."
     rows = [(node.node, node.op_type, node.reason) for node in report.left_alone]
     return ["## Nodes", count, _table(("node", "operator", "left alone because"), rows, numeric=False) if rows else ""]
+
+
+def _trials(report: Report) -> list[str]:
+    study = report.quantization
+    if study is None:
+        return []
+    parts = ["## INT8 trials", _cell(trials.study_note(study))]
+    if study.tournament is not None:
+        table = _table(trials.TOURNAMENT_HEAD, trials.tournament_rows(study.tournament))
+        parts += ["### Candidates", table, _cell(trials.tournament_note(study.tournament))]
+    if study.robustness is not None:
+        parts += ["### Robustness", _cell(trials.robustness_line(study.robustness))]
+    if study.sensitivity:
+        table = _table(trials.LAYER_HEAD, trials.layer_rows(study.sensitivity))
+        parts += ["### Sensitivity", trials.layer_note(study.sensitivity), table]
+    if study.mixed is not None:
+        table = _table(trials.curve_head(study.mixed), trials.curve_rows(study.mixed))
+        parts += ["### Accuracy and INT8 share", f"**{_cell(trials.mixed_line(study.mixed))}**", table]
+    return parts
 
 
 def _stages(report: Report) -> list[str]:

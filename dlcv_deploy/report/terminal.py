@@ -5,11 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from ..study import QuantizationStudy
 from ..types import LatencyReport, ParityReport
-from . import words
+from . import trials, words
 from .document import Report
 
 WIDTH = 100
+CURVE_SHOWN = 8
 
 
 def table(report: Report) -> str:
@@ -26,6 +28,7 @@ def table(report: Report) -> str:
         *("\n" + parity_table(parity) for parity in report.parity),
         "" if report.parity else "\nparity  - (not measured)",
         "\n" + (latency_table(report.latency) if report.latency else "latency  - (not measured)"),
+        "\n" + trials_table(report.quantization) if report.quantization else "",
         "\n" + _engines(report),
         "\n" + _stages(report),
     ]
@@ -52,6 +55,22 @@ def latency_table(latency: LatencyReport) -> str:
             _wrap(words.latency_note(latency)),
         ]
     )
+
+
+def trials_table(study: QuantizationStudy) -> str:
+    """What was tried for an INT8 graph: candidates, spread, the most damaging layers, and the curve."""
+    lines = [_wrap(f"trials  {trials.study_note(study)}", 8)]
+    if study.tournament is not None:
+        lines += [_columns(trials.TOURNAMENT_HEAD, trials.tournament_rows(study.tournament))]
+        lines += [_wrap(trials.tournament_note(study.tournament))]
+    if study.robustness is not None:
+        lines += [_wrap(trials.robustness_line(study.robustness))]
+    if study.sensitivity:
+        lines += [_wrap(f"most damaging alone: {', '.join(layer.module for layer in study.sensitivity[:3])}")]
+    if study.mixed is not None:
+        lines += [_wrap(trials.mixed_line(study.mixed))]
+        lines += [_columns(trials.curve_head(study.mixed), trials.curve_rows(study.mixed, CURVE_SHOWN))]
+    return "\n".join(lines)
 
 
 def _narrow(row: Sequence[str]) -> Sequence[str]:

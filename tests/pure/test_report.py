@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from helpers.trials import study
 
 from dlcv_deploy.errors import ArtifactError
 from dlcv_deploy.report import words
@@ -129,6 +130,7 @@ def full():
         latency=latency,
         environment=Environment("3.11.7", "Linux-6.1-x86_64", {"torch": "2.13.0", "onnx": "1.23.0"}),
         warnings=("2 images could not be read and were left out",),
+        quantization=study(),
     )
 
 
@@ -155,6 +157,7 @@ def bare():
         parity=(ParityReport("drawn images", 1, 1, False, None, None, (nan,)),),
         latency=None,
         warnings=(),
+        quantization=None,
     )
 
 
@@ -405,7 +408,9 @@ def test_a_report_of_an_earlier_version_is_read():
             del leg["outputs"]
     for engine in value["engines"]:
         del engine["lrn"]
+    del value["quantization"]
     report = from_json(json.dumps(value))
+    assert report.quantization is None
     assert all(leg.outputs == () for parity in report.parity for leg in parity.legs)
     assert report.parity[0] == full().parity[0]
     assert report.engines == full().engines

@@ -4,11 +4,17 @@ import itertools
 import math
 
 import numpy as np
+import onnx
 import pytest
+from helpers import models
 
 from dlcv_deploy.calibration.sensitivity import Layer, mixed, sensitivity
+from dlcv_deploy.calibration.tournament import tournament
 from dlcv_deploy.errors import SpecError, ToolError
+from dlcv_deploy.export import from_proto
+from dlcv_deploy.graph.qdq import quantizable, quantize
 from dlcv_deploy.study import LayerDamage, Score
+from dlcv_deploy.types import Corrections
 
 IMAGES = 400
 RNG = np.random.default_rng(0)
@@ -236,3 +242,33 @@ def test_a_network_without_layers():
     ):
         with pytest.raises(SpecError, match="no layer that can be in INT8"):
             call()
+
+
+def test_a_network_with_one_bad_range():
+    """The second convolution's range is a hundred times too wide: it is found, left in floating point, and loses."""
+    proto = onnx.load_model_from_string(models.net())
+    model, images = from_proto("net", proto, "0" * 64), models.images(24)
+    names = [value.name for value in proto.graph.output]
+    inner = quantizable(proto)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner if name not in (*names, "x"))
+    seen = {"x": images, **models.reference(proto.SerializeToString(), {"x": images})}
+    fair = {name: float(np.abs(seen[name]).max()) for name in inner}
+    wide = {**fair, "r": 100 * fair["r"]}
+    nodes = quantize(model, fair).quantized
+    assert nodes == ("conv1", "conv2", "fc")
+
+    def graph(amax, float_nodes=()):
+        return quantize(model, amax, Corrections(float_nodes=tuple(float_nodes))).model.onnx
+
+    def run(data):
+        return models.reference(data, {"x": images})["y"]
+
+    layers = [Layer(node, node.upper(), 10) for node in nodes]
+    ranked = sensitivity(layers, lambda only: graph(wide, set(nodes) - set(only)), run, seen["y"])
+    assert ranked[0].module == "CONV2"
+    assert ranked[0].score.sqnr_db < ranked[1].score.sqnr_db - 10
+    found = mixed(ranked, lambda out: graph(wide, out), run, seen["y"], max_drop=0)
+    assert found.chosen.float_nodes == ("conv2",)
+    assert found.curve[-1].score.flips == 0
+    result = tournament({"wide": lambda: graph(wide), "fair": lambda: graph(fair)}, run, seen["y"])
+    assert result.winner == "fair"
