@@ -33,7 +33,7 @@ class CalibrationTable:
     0 for a tensor that was always zero. ``weights_sha256`` and ``graph_sha256`` name the network, ``preprocess`` what
     it was fed; ``samples`` says in words on what it was measured, ``samples_sha256`` exactly. ``random`` marks a table
     made on noise instead of images. ``versions`` are those of the tools that measured, ``statistics`` what they saw
-    where they did; a table made from another tool's scales has none.
+    where they did; a table made from another tool's scales has none, and 0 images.
     """
 
     model: str
@@ -54,7 +54,7 @@ class CalibrationTable:
         for name, value in self.amax.items():
             if not (math.isfinite(value) and value >= 0):
                 raise SpecError(f"the largest magnitude of tensor {name!r} cannot be {value}")
-        if not self.amax or self.images < 1:
+        if not self.amax or self.images < 0:
             raise SpecError(f"a table of {len(self.amax)} tensors measured on {self.images} images says nothing")
         object.__setattr__(self, "amax", {name: float(self.amax[name]) for name in sorted(self.amax)})
 

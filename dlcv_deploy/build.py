@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import backends
+from .adopt import CacheFiles, adopt
 from .assemble import Made, assemble, build_key
 from .atomic import write_whole
+from .audit import audited, check
 from .bundle import MANIFEST, Bundle, open_bundle
 from .digest import sha256
-from .engines import TIMING_CACHE, Compiled, compiled, identity, lower
+from .engines import TIMING_CACHE, Compiled, between, compiled, identity, lower, said_of
 from .errors import ArtifactError, MissingBackend
 from .lrn import TARGETS, Plugin, check_has_lrn, plugin_graph
 from .progress import Progress, silent
@@ -26,7 +28,7 @@ from .spec import BuildSpec
 from .stages import Stages
 from .store import Store
 from .subject import Subject
-from .types import CompileOptions, Engine, ExportedModel, LatencyReport, ParityReport, Preprocess
+from .types import CompileOptions, Engine, ExportedModel, LatencyReport, ParityReport, PrecisionAudit, Preprocess
 
 if TYPE_CHECKING:
     from .calibration.table import CalibrationTable
@@ -43,7 +45,7 @@ def build(
     Raises:
         SpecError: The request is wrong.
         MissingBackend: A target cannot compile here; a race of LRNs cannot run here.
-        ToolError: A stage's tool refused.
+        ToolError: A stage's tool refused; an engine does not run in INT8 what it was asked to.
         ArtifactError: Weights, images, table or bundle are damaged, or belong to something else.
     """
     targets = compilers(spec.targets)
@@ -53,6 +55,7 @@ def build(
     sources = sources_of(spec, subject, progress)
     key = build_key(spec, subject, sources, targets, plugin)
     if (kept := up_to_date(spec, key)) is not None:
+        check([engine.audit for engine in kept[1].engines], allow_partial=spec.allow_partial)
         say(f"{spec.path()} is up to date: every stage is reused")
         return kept
     stages = Stages(store, say)
@@ -63,10 +66,11 @@ def build(
     timings = {"tensorrt": str(store.root / TIMING_CACHE)}  # the one backend that measures its kernels
     options = {name: CompileOptions(sm=spec.sm, timing_cache=timings.get(name, "")) for name in targets}
     found = engines_of(spec, exported, table, options, plugin, stages, pre=subject.preprocess, progress=progress)
+    audits = audits_of(spec, found, table, stages)
     model = found.lowered.model
     parity = _parity(subject, exported, model, found.engines, sources, stages, progress)
     latency = _latency(subject, model, found.engines, stages, progress)
-    made = Made(subject, sources, table, found, parity, latency, tuple(stages.times))
+    made = Made(subject, sources, table, found, audits, parity, latency, tuple(stages.times))
     return assemble(spec, made, key)
 
 
@@ -101,16 +105,25 @@ def calibrate_file(
     store: Store,
     progress: Progress = silent,
     say: Say = lambda line: None,
+    from_trt_cache: Path | None = None,
+    trt_names: Path | None = None,
+    to_trt_cache: Path | None = None,
+    to_modelopt: Path | None = None,
     **request: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     """Calibrate a network and write its table to a file; returns what was written, for ``--json``."""
-    spec = BuildSpec(model, "int8", **request)
-    subject = Subject.load(spec, progress)
-    samples = open_calibration(spec, subject.preprocess, spec.calib_count, subject.classes, progress)
-    stages = Stages(store, say)
-    table = subject.calibrated(subject.exported(stages), samples, recipe_of(spec), stages, progress)
+    spec, files = BuildSpec(model, "int8", **request), CacheFiles(from_trt_cache, trt_names, to_trt_cache, to_modelopt)
+    files.check(spec)
+    subject, stages, named = Subject.load(spec, progress), Stages(store, say), dict[str, Any]()
+    if from_trt_cache is not None:
+        table, matched = adopt(files, spec, subject, stages, progress)
+        named = {"matched": matched.matched, "unmatched": list(matched.unmatched)}
+    else:
+        samples = open_calibration(spec, subject.preprocess, spec.calib_count, subject.classes, progress)
+        table = subject.calibrated(subject.exported(stages), samples, recipe_of(spec), stages, progress)
     write_whole(output, table.to_json().encode())
-    return {"file": str(output), "method": table.method, "images": table.images, "tensors": len(table.amax)}
+    files.export(table)
+    return {"file": str(output), "method": table.method, "images": table.images, "tensors": len(table.amax), **named}
 
 
 def compilers(asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -195,21 +208,38 @@ def engines_of(
     progress: Progress,
 ) -> Compiled:
     """The exported graph at the precision asked for, and an engine of it for each target in ``options``."""
-    if plugin is None:
-        lowered = lower(model, spec, table, stages)
-        return Compiled(lowered, tuple(compiled(n, lowered.model.onnx, o, stages) for n, o in options.items()))
-    library = plugin.library(stages)
+    library = b"" if plugin is None else plugin.library(stages)
     if spec.lrn == "race":
         return raced(spec, model, table, options, library, stages, pre=pre, progress=progress)
-    lowered = lower(model, spec, table, stages, through_lrn=True)
-    graph, made = plugin_graph(lowered.model, stages), []
+    lowered = lower(model, spec, table, stages, through_lrn=bool(library))
+    made: dict[str, Engine] = {}
+    graphs, uses = dict[str, bytes](), dict[str, document.Lrn]()
     for name, told in options.items():
-        if name in TARGETS:
-            made.append(compiled(name, graph.onnx, dc.replace(told, plugin=library), stages))
-        else:
-            made.append(compiled(name, lowered.model.onnx, told, stages))
-    use = document.Lrn("plugin", graph.lowered, graph.left_alone)
-    return Compiled(lowered, tuple(made), {name: use for name in options if name in TARGETS})
+        read = between(name, lowered, stages)
+        graphs[name], plugged = read.model.onnx, ()
+        if library and name in TARGETS:
+            graph = plugin_graph(read.model, stages)
+            graphs[name], plugged, told = graph.onnx, graph.lowered, dc.replace(told, plugin=library)
+            uses[name] = document.Lrn("plugin", graph.lowered, graph.left_alone)
+        made[name] = said_of(compiled(name, graphs[name], told, stages), read, lowered, plugged)
+    return Compiled(lowered, tuple(made.values()), uses, graphs)
+
+
+def audits_of(
+    spec: BuildSpec, found: Compiled, table: CalibrationTable | None, stages: Stages
+) -> dict[str, PrecisionAudit]:
+    """What each engine of an INT8 build really runs in INT8, by backend, as far as backends can tell.
+
+    Raises:
+        ToolError: Less than was asked for, and that was not allowed.
+    """
+    if spec.precision != "int8":
+        return {}
+    floats = () if table is None else table.corrections.float_nodes
+    left_alone = found.lowered.left_alone
+    audits = [audited(e, found.graphs[e.backend], left_alone, floats, stages) for e in found.engines]
+    check(audits, allow_partial=spec.allow_partial)
+    return {audit.engine: audit for audit in audits if audit is not None}
 
 
 def _parity(

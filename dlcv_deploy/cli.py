@@ -14,6 +14,7 @@ from .cli_options import (
     FILE,
     architectures,
     as_json,
+    cache_options,
     calib_options,
     model_options,
     moved,
@@ -21,6 +22,7 @@ from .cli_options import (
     outputs_option,
     say,
     show,
+    switched,
     talking,
 )
 from .cli_plugin import plugin
@@ -51,6 +53,7 @@ def cli() -> None:
     show_default=True,
     help="LRN of TensorRT's engines: its own, this project's CUDA plugin, or the faster of both on this GPU.",
 )
+@click.option("--allow-partial", is_flag=True, help="Take engines that run less in INT8 than was asked for.")
 @click.option("--lrn-library", type=FILE, help="The plugin's library, in place of one that is built now.")
 @click.option("-o", "--output", type=BUNDLE, help="The bundle to write.  [default: MODEL-PRECISION.dlcv]")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
@@ -69,7 +72,7 @@ def build(as_json: bool, **request: Any) -> None:  # noqa: ANN401
     from .store import Store, cache_dir
 
     with talking():
-        bundle, report = run(BuildSpec(**request), store=Store(cache_dir()), progress=terminal, say=say)
+        bundle, report = run(BuildSpec(**switched(request)), store=Store(cache_dir()), progress=terminal, say=say)
     click.echo(to_json(report) if as_json else table(report))
     say(f"bundle  {bundle.path}\nreport  {bundle.path / 'report.md'}")
 
@@ -154,8 +157,9 @@ def export(as_json: bool, **request: Any) -> None:  # noqa: ANN401
 @cli.command()
 @model_options
 @outputs_option
-@click.option("--calib", required=True, help="DIR, FILE.npz, 'cifar10-train' or 'random'.")
+@click.option("--calib", help="DIR, FILE.npz, 'cifar10-train' or 'random'.")
 @calib_options
+@cache_options
 @click.option("-o", "--output", type=FILE, required=True, help="The table to write.")
 @as_json
 def calibrate(as_json: bool, **request: Any) -> None:  # noqa: ANN401
@@ -165,7 +169,7 @@ def calibrate(as_json: bool, **request: Any) -> None:  # noqa: ANN401
     from .store import Store, cache_dir
 
     with talking():
-        result = calibrate_file(store=Store(cache_dir()), progress=terminal, say=say, **request)
+        result = calibrate_file(store=Store(cache_dir()), progress=terminal, say=say, **switched(request))
     show(result, str(result["file"]), as_json=as_json)
 
 

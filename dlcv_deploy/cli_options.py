@@ -61,6 +61,22 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return apply
 
 
+_SWITCHES = {
+    "pixels": "Quantize the image in its own 256 levels.",
+    "equalize": "Scale channels so that each uses the range of its tensor.",
+    "bias": "Correct the mean of every layer's output.",
+    "norm": "Correct the spread of every layer's output too.",
+    "rounding": "Round weights by what a layer gives, not each by itself.",
+    "sums": "Take one operand of residual sums in INT8.",
+}
+
+
+def switched(request: dict[str, Any]) -> dict[str, Any]:
+    """A request with its switches, as far as they were set, in one entry."""
+    switches = {name: request.pop(name) for name in _SWITCHES}
+    return {**request, "switches": {name: on for name, on in switches.items() if on is not None}}
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the value as JSON.")
 model_options = options(
     click.argument("model"),
@@ -93,8 +109,22 @@ outputs_option = click.option(
 )
 calib_options = options(
     click.option("--calib-count", default=128, show_default=True, help="Images to calibrate on."),
-    click.option("--method", help="max, percentile[:P], entropy or mse.", default="mse", show_default=True),
+    click.option(
+        "--quality",
+        type=click.Choice(["fast", "default", "best"]),
+        help="How to calibrate: Ranges alone (fast), with corrections, or with all of them (best).  [default: default]",
+    ),
+    click.option("--method", help="How ranges follow: max, percentile[:P], entropy or mse.  [default: the quality's]"),
+    *(click.option(f"--{name}/--no-{name}", default=None, help=text) for name, text in _SWITCHES.items()),
     click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them."),
+)
+cache_options = options(
+    click.option("--from-trt-cache", type=FILE, help="Take the scales of a calibration cache of TensorRT up to 10."),
+    click.option(
+        "--trt-names", type=FILE, metavar="FILE.json", help="What names in the cache mean: an object of name to tensor."
+    ),
+    click.option("--to-trt-cache", type=FILE, help="Write the ranges as a cache for TensorRT up to 10 too."),
+    click.option("--to-modelopt", type=FILE, help="Write them for ModelOpt's --calibration_cache_path too."),
 )
 moved = options(
     click.option("--weights", help="The PyTorch weights, where they have moved since the build."),

@@ -24,7 +24,7 @@ RANKS = [
     {"export", "reference", "bundle", "stages", "plugin"},
     {"proof", "describe"},
     {"sources", "subject"},
-    {"engines", "lrn", "race", "audit", "assemble", "build"},
+    {"adopt", "engines", "lrn", "race", "audit", "assemble", "build"},
     {"cli_options"},
     {"cli_plugin"},
     {"cli"},
