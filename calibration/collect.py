@@ -7,9 +7,11 @@ threads, and folds do not depend on the order either: nor does the result, by a 
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -96,6 +98,7 @@ def collect(
     if missing := [name for name in tensors if name not in there]:
         raise ToolError(f"the session gives no tensor {missing[0]!r}", fix="run the graph that observed() made")
 
+    _give_back_memory()
     todo, failed = deque(range(len(samples))), dict[int, BaseException]()
     finished = SimpleQueue[bool]()  # an image, or a worker for good
 
@@ -164,6 +167,12 @@ def observed(onnx: bytes, tensors: Sequence[str]) -> bytes:
         added.graph.output.append(helper.make_tensor_value_info(name, kind, shape))
     del model
     return onnx + bytes(added.SerializeToString())  # a message after another adds to its lists; no weight is copied
+
+
+def _give_back_memory() -> None:
+    """Return freed memory to the system: glibc keeps what parsing and loading a graph has left, twice its weights."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _next(todo: deque[int]) -> int | None:

@@ -7,6 +7,8 @@ import re
 from ..errors import ToolError
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_WHILE_RUNNING = re.compile(r"while running (\S+) node\. Name:'([^']+)'")
+"""ONNX Runtime's own way to name the node."""
 _NOISE = re.compile(r"^(Exception from|Check '|FrontEnd API|Model wasn't|Summary|To facilitate|--- )")
 
 
@@ -24,7 +26,12 @@ def refusal(tool: str, onnx: bytes, message: str) -> ToolError:
 
 
 def culprits(onnx: bytes, message: str) -> list[str]:
-    """Nodes that a message speaks of: by name, else by operator; three at most, as "node 'conv1' (Conv)"."""
+    """Nodes that a message speaks of: by name, else by operator; three at most, as "node 'conv1' (Conv)".
+
+    A graph is not looked at, and may be left out, where the message says all.
+    """
+    if told := _WHILE_RUNNING.search(message):
+        return [f"node {told[2]!r} ({told[1]})"]
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
     from onnx import load_model_from_string
 
