@@ -128,6 +128,17 @@ def test_what_left_without_need_is_put_back():
     assert found.chosen.float_nodes == ("b",)
 
 
+def test_the_largest_layer_is_put_back_first():
+    """Three layers leave before the fourth suffices; then either c can come back, or a and b."""
+    net = Network(
+        {"a": 0.0504, "b": 0.0503, "c": 0.1006, "d": 0.3, "e": 0.0}, {"a": 10, "b": 10, "c": 50, "d": 900, "e": 9000}
+    )
+    assert [d.node for d in sorted(net.ranked(), key=lambda d: d.score.sqnr_db)] == ["d", "c", "a", "b", "e"]
+    found = net.mixed(net.drop({"d"}) * 0.6)
+    assert frozenset("abcd") - {"c"} in net.asked
+    assert found.chosen.float_nodes == ("a", "b", "d")
+
+
 def test_no_better_mixture_exists_where_damages_add_up():
     rng = np.random.default_rng(1)
     for _ in range(10):

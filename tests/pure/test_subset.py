@@ -82,6 +82,19 @@ def test_copies_of_an_image_stay_together():
         assert parts[0] | parts[1] == {7, *range(10, 20)}
 
 
+def test_copies_stand_in_the_order_of_their_names():
+    class Twins(Pictures):
+        def name(self, i):
+            return f"{'ab'[i % 2] if self.values[0] else 'ba'[i % 2]}.png"
+
+        def digest_of(self, i):
+            return "5" if i < 2 else "6"
+
+    for values in ((0, 0, 1), (1, 1, 2)):
+        for part in held_out(Twins(*values)):
+            assert [part.name(i) for i in range(len(part))] in (["a.png", "b.png"], ["b.png"], ["a.png"])
+
+
 def test_a_digest_is_of_names_content_and_labels():
     pictures, unlabelled = Pictures(1, 2), Pictures(1, 2, labelled=False)
     digests = {Subset(p, i, "x").sha256() for p in (pictures, unlabelled) for i in ((0,), (1,), (0, 1), (1, 0))}
