@@ -129,10 +129,11 @@ def check(audits: Iterable[PrecisionAudit | None], *, allow_partial: bool) -> No
     broken = [audit for audit in audits if audit is not None and not keeps_word(audit)]
     if allow_partial or not broken:
         return
-    others = "" if {"openvino"} & {audit.engine for audit in broken} else "--target openvino for CPUs, or "
+    names = ", ".join(audit.engine for audit in broken)
+    better = "" if "openvino" in names else " (--target openvino runs such graphs in INT8 on CPUs)"
     raise ToolError(
         "; ".join(map(_words, broken)),
-        fix=f"{others}--allow-partial takes what runs as it is, and reports it",
+        fix=f"leave {names} out{better}, or --allow-partial to take what runs as it is, and have it reported",
     )
 
 

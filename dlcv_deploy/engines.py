@@ -18,6 +18,8 @@ from .types import CompileOptions, Corrections, Engine, ExportedModel, LeftAlone
 if TYPE_CHECKING:
     from .calibration.table import CalibrationTable
 
+TENSORRT = ("tensorrt", "tensorrt_rtx")
+"""The backends that compute in FP16 what is not in INT8, and that take plugins."""
 TIMING_CACHE = "timing.cache"
 """TensorRT's measurements of its kernels, kept from build to build."""
 ABOUT = "about.json"
@@ -37,12 +39,14 @@ class Lowered:
 class Compiled:
     """What a build compiled: the portable graph, an engine for each target, and which LRN those of TensorRT use.
 
-    ``lrn`` is by backend, and has no entry for those that nothing was asked of.
+    ``lrn`` is by backend, and has no entry for those that nothing was asked of. ``graphs`` are what each backend's
+    engine was compiled from.
     """
 
     lowered: Lowered
     engines: tuple[Engine, ...]
     lrn: dict[str, document.Lrn] = dc.field(default_factory=dict)
+    graphs: dict[str, bytes] = dc.field(default_factory=dict, repr=False)
 
 
 def lower(
@@ -72,6 +76,37 @@ def lower(
         tuple(notes["quantized"]),
         tuple(LeftAlone(**entry) for entry in notes["left_alone"]),
     )
+
+
+def between(name: str, lowered: Lowered, stages: Stages) -> Lowered:
+    """An INT8 graph as a backend is to read it: for TensorRT, what is not in INT8 is in FP16; others as they are.
+
+    ``left_alone`` of what is returned are the nodes that stay in FP32.
+
+    Raises:
+        SpecError: A number in it is beyond float16.
+    """
+    if name not in TENSORRT or lowered.model.precision != "int8":
+        return lowered
+
+    def make() -> dict[str, bytes]:
+        made = _half(lowered.model)
+        notes = json.dumps(document.plain(made.left_alone)).encode()
+        return {"model.onnx": made.model.onnx, "notes.json": notes}
+
+    files = stages.run("half", make, onnx=lowered.model.onnx)
+    left_alone = tuple(LeftAlone(**entry) for entry in json.loads(files["notes.json"]))
+    return dc.replace(lowered, model=dc.replace(lowered.model, onnx=files["model.onnx"]), left_alone=left_alone)
+
+
+def said_of(engine: Engine, read: Lowered, lowered: Lowered, plugged: tuple[str, ...] = ()) -> Engine:
+    """An engine with a note that says in what the rest of an INT8 graph is computed; ``plugged`` are the plugin's."""
+    if read.model.onnx == lowered.model.onnx:
+        return engine
+    gone = {part for name in plugged for part in name.split("+")}
+    wide = ", ".join(f"{left.op_type} {left.node}" for left in read.left_alone if left.node not in gone)
+    note = f"what is not in INT8 is in FP16{f', but for {wide} in FP32' if wide else ''}"
+    return dc.replace(engine, notes=(*engine.notes, note))
 
 
 def _half(model: ExportedModel) -> Lowered:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import backends
+from .engines import TENSORRT
 from .errors import MissingBackend, SpecError
 from .plugin.library import Library, check_serves, library_file, read_library
 from .report import document
@@ -15,7 +16,7 @@ from .spec import BuildSpec
 from .stages import Stages
 from .types import ExportedModel, LeftAlone
 
-TARGETS = ("tensorrt", "tensorrt_rtx")
+TARGETS = TENSORRT
 """The backends that take plugins."""
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import backends
-from .engines import Compiled, Lowered, compiled, identity, lower
+from .engines import Compiled, Lowered, between, compiled, identity, lower, said_of
 from .errors import ToolError
 from .latency import latency
 from .lrn import TARGETS, PluginGraph, plugin_graph
@@ -65,24 +65,28 @@ def raced(
     """
     own = lower(model, spec, table, stages)
     suited = lower(model, spec, table, stages, through_lrn=True) if spec.precision == "int8" else own
-    graph = plugin_graph(suited.model, stages)
-    portable, kept = own, dict[str, Engine]()
+    portable, kept, graphs = own, dict[str, Engine](), dict[str, bytes]()
     uses: dict[str, document.Lrn] = {}
     for name in (name for name in options if name in TARGETS):
-        runners = _runners(name, own, suited, graph, options[name], library, stages)
+        read, other = between(name, own, stages), between(name, suited, stages)
+        graph = plugin_graph(other.model, stages)
+        runners = _runners(name, read, other, graph, options[name], library, stages)
         prove = functools.partial(check_computes, name, spec.precision, dc.replace(options[name], plugin=library))
         rows = _run(runners, spec.precision, prove, pre, stages, progress)
         choice = faster(rows)
-        kept[name] = runners[choice]
         if choice == "plugin":
-            portable = suited
+            portable, graphs[name] = suited, graph.onnx
+            kept[name] = said_of(runners[choice], other, suited, graph.lowered)
             uses[name] = document.Lrn(choice, graph.lowered, graph.left_alone, rows)
         else:
+            graphs[name] = read.model.onnx
+            kept[name] = said_of(runners[choice], read, own)
             uses[name] = document.Lrn(choice, race=rows)
     for name, told in options.items():
         if name not in kept:
-            kept[name] = compiled(name, portable.model.onnx, told, stages)
-    return Compiled(portable, tuple(kept[name] for name in options), uses)
+            graphs[name] = portable.model.onnx
+            kept[name] = compiled(name, graphs[name], told, stages)
+    return Compiled(portable, tuple(kept[name] for name in options), uses, graphs)
 
 
 def _runners(

@@ -5,6 +5,7 @@ Precision is in the graph: networks are strongly typed, and TF32 is off, so that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 ONNX, TIMING_CACHE = "model.onnx", "timing.cache"
 STATED = "the Q/DQ graph that it was compiled from, for only a GPU could tell more"
 _NOTES = 20
+_MEANT = re.compile(r"Converting conv (weight|activation) scales to fp32")
+"""Said of INT8 with FP16 in between (TensorRT for RTX 1.7), which changes no value."""
 _DTYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
@@ -139,7 +142,8 @@ def build(
     if TIMING_CACHE in files:
         cache = given(config.get_timing_cache(), f"{tool} gave no timing cache back", log)
         made[TIMING_CACHE] = bytes(cache.serialize())
-    return {"target": target, "notes": log.warnings[:_NOTES]}, made
+    notes = [text for text in log.warnings if not _MEANT.search(text)]
+    return {"target": target, "notes": notes[:_NOTES]}, made
 
 
 def _parse(

@@ -12,7 +12,17 @@ from typing import Any, Literal, get_args, get_origin
 
 from ..errors import ArtifactError, SpecError
 from ..study import QuantizationStudy
-from ..types import ADDED, Latency, LatencyReport, LeftAlone, ParityReport, Precision, Preprocess, StageTime
+from ..types import (
+    ADDED,
+    Latency,
+    LatencyReport,
+    LeftAlone,
+    ParityReport,
+    Precision,
+    PrecisionAudit,
+    Preprocess,
+    StageTime,
+)
 
 SCHEMA = 1
 REFERENCE = "PyTorch fp32"
@@ -77,6 +87,7 @@ class CompiledEngine:
     files: tuple[File, ...]
     notes: tuple[str, ...] = ()
     lrn: Lrn | None = dc.field(default=None, metadata=ADDED)
+    audit: PrecisionAudit | None = dc.field(default=None, metadata=ADDED)
 
 
 @dc.dataclass(frozen=True, slots=True)

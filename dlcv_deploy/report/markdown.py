@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..types import ParityReport
-from . import trials, words
+from . import int8, trials, words
 from .document import Report
 
 FLIPS_SHOWN = 20
@@ -23,6 +23,7 @@ def markdown(report: Report) -> str:
         *_latency(report),
         *_flips(report),
         *_engines(report),
+        *_int8(report),
         *_nodes(report),
         *_trials(report),
         *_stages(report),
@@ -107,6 +108,14 @@ def _engines(report: Report) -> list[str]:
     head = ("backend", "version", "target", "file", "size", "SHA-256")
     table = _table(head, rows, numeric=False) if rows else f"{words.ABSENT} (none was compiled)"
     return ["## Engines", table, _bullets(notes)]
+
+
+def _int8(report: Report) -> list[str]:
+    shares, layers = int8.audit_rows(report), int8.layer_rows(report)
+    if not shares:
+        return []
+    table = _table(int8.LAYER_HEAD, layers, numeric=False) if layers else "Every layer runs in INT8."
+    return ["## What really runs in INT8", _table(int8.AUDIT_HEAD, shares), _cell(int8.audit_note(report)), table]
 
 
 def _nodes(report: Report) -> list[str]:

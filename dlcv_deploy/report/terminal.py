@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ..study import QuantizationStudy
 from ..types import LatencyReport, ParityReport
-from . import trials, words
-from .document import Report
+from . import int8, trials, words
+from .document import CompiledEngine, Report
 
 WIDTH = 100
 CURVE_SHOWN = 8
@@ -94,8 +94,12 @@ def _engines(report: Report) -> str:
     for engine in report.engines:
         total = words.size(sum(file.size_bytes for file in engine.files))
         lines.append(_wrap(f"engine  {engine.backend} {engine.version}, for {engine.target}, {total}", 8))
-        lines += [_wrap(f"        {note}", 8) for note in (*words.lrn_lines(engine), *engine.notes)]
+        lines += [_wrap(f"        {note}", 8) for note in _notes(engine)]
     return "\n".join(lines)
+
+
+def _notes(engine: CompiledEngine) -> tuple[str, ...]:
+    return (*int8.audit_lines(engine), *words.lrn_lines(engine), *engine.notes)
 
 
 def _stages(report: Report) -> str:
