@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses as dc
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from ..errors import SpecError
@@ -59,7 +60,7 @@ def sensitivity(
     found = []
     with progress("sensitivity", len(layers)) as advance:
         for layer in layers:
-            answer = answer_of(lambda layer=layer: quantize_only((layer.node,)), run)
+            answer = answer_of(partial(quantize_only, (layer.node,)), run)
             alone = scored(layer.module, reference, answer, labels)
             found.append(LayerDamage(layer.node, layer.module, layer.multiply_adds, alone))
             advance(1)
