@@ -6,6 +6,7 @@ import dataclasses as dc
 import datetime as dt
 import resource
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from . import __version__
@@ -20,7 +21,7 @@ from .sources import Sources, recipe_of
 from .spec import BuildSpec
 from .stages import code_version
 from .subject import Subject
-from .types import Engine, LatencyReport, ParityReport, StageTime
+from .types import Engine, LatencyReport, ParityReport, PrecisionAudit, StageTime
 
 if TYPE_CHECKING:
     from .calibration.table import CalibrationTable
@@ -34,6 +35,7 @@ class Made:
     sources: Sources
     table: CalibrationTable | None
     compiled: Compiled
+    audits: Mapping[str, PrecisionAudit]
     parity: tuple[ParityReport, ...]
     latency: LatencyReport
     times: tuple[StageTime, ...]
@@ -118,7 +120,10 @@ def _report(made: Made) -> document.Report:
         calibration=calibration,
         quantized=made.compiled.lowered.quantized,
         left_alone=made.compiled.lowered.left_alone,
-        engines=tuple(_engine(engine, made.compiled.lrn.get(engine.backend)) for engine in made.compiled.engines),
+        engines=tuple(
+            _engine(engine, made.compiled.lrn.get(engine.backend), made.audits.get(engine.backend))
+            for engine in made.compiled.engines
+        ),
         stages=made.times,
         peak_memory_bytes=peak_memory_bytes(),
         parity=made.parity,
@@ -131,9 +136,9 @@ def _report(made: Made) -> document.Report:
     )
 
 
-def _engine(engine: Engine, lrn: document.Lrn | None) -> document.CompiledEngine:
+def _engine(engine: Engine, lrn: document.Lrn | None, audit: PrecisionAudit | None) -> document.CompiledEngine:
     files = tuple(document.File(name, len(data), sha256(data)) for name, data in engine.files.items())
-    return document.CompiledEngine(engine.backend, engine.target, engine.version, files, engine.notes, lrn)
+    return document.CompiledEngine(engine.backend, engine.target, engine.version, files, engine.notes, lrn, audit)
 
 
 def peak_memory_bytes() -> int:

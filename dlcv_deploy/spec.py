@@ -30,6 +30,8 @@ class BuildSpec:
     ``quality`` is how INT8 is calibrated ("default" where nothing is said), ``method`` and ``switches`` change its
     method for ranges and its corrections: see ``calibration.recipe``.
 
+    ``allow_partial`` takes engines that run less of the network in INT8 than was asked for.
+
     ``model`` is a name of the catalogue, or "FILE.py:factory" or "package.module:factory" for a network of the user's
     own; ``input_shape``, channels first, is for those. ``canvas`` is what the shorter side of images is scaled to;
     ``labels`` a file of class names.
@@ -55,6 +57,7 @@ class BuildSpec:
     sm: tuple[int, ...] = ()
     lrn: LrnRequest = "native"
     lrn_library: Path | None = None
+    allow_partial: bool = False
     output: Path | None = None
     force: bool = False
     skip_bad: bool = False
@@ -74,6 +77,10 @@ class BuildSpec:
             )
         if self.calib_count < 1:
             raise SpecError(f"cannot calibrate on {self.calib_count} images", fix="--calib-count 1 or more")
+        if self.precision != "int8" and self.allow_partial:
+            raise SpecError(
+                f"--allow-partial is for INT8, and this build is {self.precision}", fix="add --int8, or leave it out"
+            )
         if self.sm and not {"tensorrt", "tensorrt_rtx"} & set(self.targets):
             raise SpecError("--sm chooses GPU architectures, and no target is a GPU's", fix="add --target tensorrt_rtx")
         if self.lrn not in LRN:
