@@ -55,6 +55,14 @@ def test_parts_do_not_depend_on_the_order():
     assert one[0].sha256() != one[1].sha256()
 
 
+def test_images_stand_in_the_order_of_their_digests():
+    """So labels belong to what ``calibrate.first_inputs`` makes of them."""
+    pictures = Pictures(*np.random.default_rng(0).permutation(60))
+    for part in (*held_out(pictures), *draws(pictures, 2)):
+        digests = [part.digest_of(i) for i in range(len(part))]
+        assert digests == sorted(digests)
+
+
 def test_another_seed_splits_otherwise():
     pictures = Pictures(*range(60))
     assert values(held_out(pictures)[1]) != values(held_out(pictures, seed=1)[1])
