@@ -10,6 +10,8 @@ from importlib.resources import files
 from typing import Any
 
 from ..errors import ArtifactError, SpecError
+from ..report.document import plain, read
+from ..study import QuantizationStudy
 from ..types import Corrections, Preprocess
 
 SCHEMA = 2
@@ -49,6 +51,7 @@ class CalibrationTable:
     corrections: Corrections = dc.field(default_factory=Corrections)
     statistics: Mapping[str, Statistics] = dc.field(default_factory=dict)
     versions: Mapping[str, str] = dc.field(default_factory=dict)
+    study: QuantizationStudy | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.amax.items():
@@ -60,7 +63,7 @@ class CalibrationTable:
 
     def to_json(self) -> str:
         """The table as text, one tensor or node a line; floats are written so that they read back as they were."""
-        own = ("preprocess", "amax", "corrections", "statistics", "versions")
+        own = ("preprocess", "amax", "corrections", "statistics", "versions", "study")
         head = {f.name: getattr(self, f.name) for f in dc.fields(self) if f.name not in own}
         lines = [f'"{name}": {json.dumps(value)}' for name, value in {"schema": SCHEMA, **head}.items()]
         lines += [
@@ -70,6 +73,8 @@ class CalibrationTable:
         lines += [_lines("amax", self.amax)]
         lines += [_lines("statistics", {name: dc.astuple(seen) for name, seen in sorted(self.statistics.items())})]
         lines += [f'"corrections": {{\n{_corrections_text(self.corrections)}\n}}']
+        if self.study is not None:
+            lines += [f'"study": {json.dumps(plain(self.study), allow_nan=False)}']
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
@@ -90,7 +95,7 @@ class CalibrationTable:
             if document.get("schema") != SCHEMA:
                 raise ValueError(f"its schema is {document.get('schema')!r}, and this version reads {SCHEMA}")
             return _parse(document)
-        except (ValueError, TypeError, RecursionError, SpecError) as e:
+        except (ValueError, TypeError, RecursionError, SpecError, ArtifactError) as e:
             raise ArtifactError(f"{name} cannot be read: {e}", fix=_AGAIN) from e
 
 
@@ -170,6 +175,7 @@ def _parse(document: dict[str, Any]) -> CalibrationTable:
     kinds: dict[str, type] = {"model": str, "weights_sha256": str, "graph_sha256": str, "method": str, "samples": str}
     kinds |= {"samples_sha256": str, "images": int, "random": bool, "preprocess": dict, "amax": dict}
     kinds |= {"versions": dict, "statistics": dict, "corrections": dict}
+    study = document.pop("study", None)
     _exactly(document, {"schema": int, **kinds}, "")
     pre = document["preprocess"]
     _exactly(pre, {"size": int, "canvas": int, "fit": str, "mean": list, "std": list}, "preprocess.")
@@ -177,14 +183,15 @@ def _parse(document: dict[str, Any]) -> CalibrationTable:
         raise ValueError(f"preprocess.fit is {pre['fit']!r}")
     for name in ("mean", "std"):
         pre[name] = _triple(f"preprocess.{name}", pre[name])
-    read = {
+    values = {
         "preprocess": Preprocess(**pre),
         "amax": {name: _number(name, value) for name, value in document["amax"].items()},
         "versions": {name: str(value) for name, value in document["versions"].items()},
         "statistics": {name: _statistics(name, value) for name, value in document["statistics"].items()},
         "corrections": _corrections(document["corrections"]),
+        "study": None if study is None else read(QuantizationStudy, study, "study"),
     }
-    return CalibrationTable(**{**{name: document[name] for name in kinds}, **read})
+    return CalibrationTable(**{**{name: document[name] for name in kinds}, **values})
 
 
 def _statistics(name: str, value: object) -> Statistics:

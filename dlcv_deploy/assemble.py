@@ -17,7 +17,7 @@ from .lrn import Plugin
 from .proof import PACKAGES
 from .report import document
 from .report.markdown import markdown
-from .sources import Sources, recipe_of
+from .sources import Sources, recipe_of, trials_of
 from .spec import BuildSpec
 from .stages import code_version
 from .subject import Subject
@@ -53,7 +53,8 @@ def build_key(
         preprocess=subject.preprocess,
         outputs=subject.outputs,
         precision=spec.precision,
-        recipe=recipe_of(spec) if spec.precision == "int8" else None,
+        recipe=recipe_of(spec),
+        trials=trials_of(spec),
         calibration=None if sources.calibration is None else sources.calibration.sha256(),
         table=None if sources.table is None else sources.table.to_json(),
         parity=[(crops, samples.sha256()) for crops, samples in sources.parity],

@@ -23,7 +23,7 @@ from .progress import Progress, silent
 from .proof import legs, loaded, measured_on, timed
 from .race import raced
 from .report import document
-from .sources import Sources, open_calibration, recipe_of
+from .sources import Sources, open_calibration, recipe_of, trials_of
 from .spec import BuildSpec
 from .stages import Stages
 from .store import Store
@@ -120,7 +120,9 @@ def calibrate_file(
         named = {"matched": matched.matched, "unmatched": list(matched.unmatched)}
     else:
         samples = open_calibration(spec, subject.preprocess, spec.calib_count, subject.classes, progress)
-        table = subject.calibrated(subject.exported(stages), samples, recipe_of(spec), stages, progress)
+        table = subject.calibrated(
+            subject.exported(stages), samples, recipe_of(spec), stages, progress, trials_of(spec)
+        )
     write_whole(output, table.to_json().encode())
     files.export(table)
     return {"file": str(output), "method": table.method, "images": table.images, "tensors": len(table.amax), **named}
@@ -193,7 +195,7 @@ def table_of(
         return sources.table
     if sources.calibration is None:
         return None
-    return subject.calibrated(model, sources.calibration, recipe_of(spec), stages, progress)
+    return subject.calibrated(model, sources.calibration, recipe_of(spec), stages, progress, trials_of(spec))
 
 
 def engines_of(

@@ -115,6 +115,11 @@ calib_options = options(
         help="How to calibrate: Ranges alone (fast), with corrections, or with all of them (best).  [default: default]",
     ),
     click.option("--method", help="How ranges follow: max, percentile[:P], entropy or mse.  [default: the quality's]"),
+    click.option("--tournament", is_flag=True, help="Try methods and corrections on held-out images; keep the best."),
+    click.option("--robustness", type=click.IntRange(2), metavar="K", help="Calibrate on K random subsets."),
+    click.option(
+        "--max-drop", type=click.FloatRange(0), help="Leave layers in float until top-1 drops no more points."
+    ),
     *(click.option(f"--{name}/--no-{name}", default=None, help=text) for name, text in _SWITCHES.items()),
     click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them."),
 )

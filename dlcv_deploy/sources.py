@@ -18,6 +18,7 @@ from .progress import Progress, silent
 from .spec import BuildSpec
 
 if TYPE_CHECKING:
+    from .calibration.choose import Trials
     from .types import Preprocess
 
 QUICK_SIDE = 64
@@ -114,6 +115,13 @@ def recipe_of(spec: BuildSpec) -> Recipe:
         SpecError: No such method.
     """
     return recipe(spec.quality or "default", spec.method, spec.switches)
+
+
+def trials_of(spec: BuildSpec) -> Trials:
+    """What a build tries before it calibrates."""
+    from .calibration.choose import Trials
+
+    return Trials(spec.tournament, spec.robustness, spec.max_drop)
 
 
 def open_calibration(

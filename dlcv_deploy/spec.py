@@ -28,7 +28,8 @@ class BuildSpec:
     ``lrn_library`` the plugin's library, where it is not to be built.
 
     ``quality`` is how INT8 is calibrated ("default" where nothing is said), ``method`` and ``switches`` change its
-    method for ranges and its corrections: see ``calibration.recipe``.
+    method for ranges and its corrections: see ``calibration.recipe``. ``tournament``, ``robustness`` and ``max_drop``
+    are what is tried on held-out images first: see ``calibration.choose``.
 
     ``allow_partial`` takes engines that run less of the network in INT8 than was asked for.
 
@@ -51,6 +52,9 @@ class BuildSpec:
     quality: Quality | None = None
     method: str | None = None
     switches: Mapping[str, bool] = dc.field(default_factory=dict)
+    tournament: bool = False
+    robustness: int | None = None
+    max_drop: float | None = None
     data: str | None = None
     outputs: tuple[str, ...] = ("logits",)
     targets: tuple[str, ...] = ("auto",)
@@ -104,6 +108,9 @@ class BuildSpec:
     def calibration_words(self) -> str:
         """What was said about how to calibrate, as on the command line; empty where nothing was."""
         said = [f"--{name} {value}" for name in ("quality", "method") if (value := getattr(self, name)) is not None]
+        said += ["--tournament"] if self.tournament else []
+        said += [f"--robustness {self.robustness}"] if self.robustness else []
+        said += [f"--max-drop {self.max_drop:g}"] if self.max_drop is not None else []
         said += [f"--{'' if on else 'no-'}{name}" for name, on in self.switches.items()]
         return ", ".join(said)
 

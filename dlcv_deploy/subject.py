@@ -20,6 +20,7 @@ from .types import ExportedModel, Preprocess
 if TYPE_CHECKING:
     import onnx
 
+    from .calibration.choose import Trials
     from .calibration.recipe import Recipe
     from .calibration.table import CalibrationTable
     from .models.catalogue import Network
@@ -96,17 +97,23 @@ class Subject:
         return TorchSession(self.weights.net, model.inputs, model.outputs)
 
     def calibrated(
-        self, model: ExportedModel, samples: Samples, recipe: Recipe, stages: Stages, progress: Progress
+        self,
+        model: ExportedModel,
+        samples: Samples,
+        recipe: Recipe,
+        stages: Stages,
+        progress: Progress,
+        trials: Trials | None = None,
     ) -> CalibrationTable:
         """Ranges of the activations that INT8 needs and corrections of its layers, on images."""
         from .calibration.table import CalibrationTable
 
         def make() -> dict[str, bytes]:
             from .calibration.calibrate import Subject as Calibrated
-            from .calibration.calibrate import calibrate
+            from .calibration.choose import Trials, choose
 
             subject = Calibrated(model, graph_sha256(model), self.preprocess)
-            table = calibrate(subject, samples, recipe, runtimes(), progress=progress)
+            table = choose(subject, samples, recipe, trials or Trials(), runtimes(), progress=progress)
             return {"calibration.json": table.to_json().encode()}
 
         files = stages.run(
@@ -119,6 +126,7 @@ class Subject:
             source=samples.source,
             preprocess=self.preprocess,
             recipe=recipe,
+            trials=trials,
         )
         return CalibrationTable.from_json(files["calibration.json"])
 
