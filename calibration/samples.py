@@ -12,9 +12,10 @@ from ..errors import ArtifactError, SpecError
 from ..progress import Progress, silent
 from . import images, labels
 from .drawn import drawn, noise
+from .given import from_images
 from .npz import Labels, Pixels, read_npz
 
-__all__ = ["Samples", "contents", "drawn", "noise", "open_samples"]
+__all__ = ["Samples", "contents", "drawn", "from_images", "noise", "open_samples"]
 
 CIFAR10 = {"cifar10": "test", "cifar10-train": "train"}
 

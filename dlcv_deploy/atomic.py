@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -122,6 +123,15 @@ def land(file: BinaryIO, path: Path) -> None:
     os.fsync(file.fileno())
     os.replace(file.name, path)
     _sync(path.parent)
+
+
+def nameless() -> BinaryIO:
+    """A new file without a name, in the folder for temporary files; it goes when it is closed or the process ends.
+
+    Raises:
+        OSError: there can be none.
+    """
+    return tempfile.TemporaryFile()  # type: ignore[return-value]
 
 
 def _held(part: Path) -> BinaryIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from time import monotonic
 from typing import Protocol
 
 Advance = Callable[[int], None]
@@ -28,18 +29,17 @@ def silent(what: str, total: int, unit: str = "") -> Iterator[Advance]:
 def terminal(what: str, total: int, unit: str = "") -> Iterator[Advance]:
     """A bar on stderr where that is a terminal; nothing where it is not."""
     import sys
-    import time
 
     import click
 
     if not sys.stderr.isatty():
         yield lambda units: None
         return
-    start = time.monotonic()
+    start = monotonic()
 
-    def rate(done: object) -> str:
-        seconds = time.monotonic() - start
-        return f"{bar.pos / seconds:.3g} {unit}/s" if unit and bar.pos and seconds > 0 else ""
+    def rate(_: object) -> str:
+        return f"{bar.pos / max(monotonic() - start, 1e-9):.3g} {unit}/s" if unit and bar.pos else ""
 
-    with click.progressbar(length=total, label=f"  {what}", file=sys.stderr, item_show_func=rate) as bar:
-        yield lambda units: bar.update(units, units)
+    bar = click.progressbar(length=total, label=f"  {what}", file=sys.stderr, item_show_func=rate)
+    with bar:
+        yield bar.update

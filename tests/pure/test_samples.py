@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from dlcv_deploy.calibration import labels
-from dlcv_deploy.calibration.samples import drawn, noise, open_samples
+from dlcv_deploy.calibration.samples import contents, drawn, noise, open_samples
 from dlcv_deploy.errors import ArtifactError, SpecError
+from dlcv_deploy.sources import first
 
 RNG = np.random.default_rng(0)
 
@@ -103,6 +104,24 @@ def test_the_digest_follows_names_contents_and_labels(folder):
     write_labels(folder / "labels.csv", dict.fromkeys(open_images(folder), 0))
     labelled = open_samples(folder).sha256()
     assert len({first, renamed, altered, labelled, open_samples(folder, count=2).sha256()}) == 5
+
+
+def test_an_image_has_a_digest_of_its_own_whatever_its_name_and_label(folder, tmp_path):
+    save(folder / "0.png", pixels := picture())
+    alone = open_samples(folder).digest_of(0)
+    (folder / "0.png").rename(folder / "z.png")
+    write_labels(folder / "labels.csv", dict.fromkeys(open_images(folder), 0))
+    samples = open_samples(folder)
+    assert samples.name(4) == "z.png"
+    assert samples.digest_of(4) == alone
+    assert len({samples.digest_of(i) for i in range(5)}) == 5
+    stack = np.stack([pixels, 255 - pixels])
+    there, back = (open_samples(npz(tmp_path / f"{n}.npz", images=x)) for n, x in (("a", stack), ("b", stack[::-1])))
+    assert [there.digest_of(0), there.digest_of(1)] == [back.digest_of(1), back.digest_of(0)]
+    assert there.sha256() != back.sha256()
+    assert contents(there) == contents(back) != contents(open_samples(tmp_path / "a.npz", count=1))
+    assert drawn(2, 8).digest_of(1) == drawn(5, 8).digest_of(1) != drawn(5, 8).digest_of(2)
+    assert contents(first(drawn(5, 8), 2)) == contents(drawn(2, 8))
 
 
 def test_a_folder_may_be_named_with_a_home_and_as_text(folder, monkeypatch):
