@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from peers import child
-from peers.case import NETWORKS, Case, data
+from peers.case import NETWORKS, Case
 from peers.quantizers import QUANTIZERS, Quantizer
 from peers.rows import Row, Rows, page
 from peers.score import score
@@ -46,9 +46,9 @@ def main(arguments: list[str]) -> None:
     if asked.again:
         tools = {(QUANTIZERS[name].tool, QUANTIZERS[name].setting) for name in asked.tools}
         rows.forget(lambda row: row["network"] in asked.networks and (row["tool"], row["setting"]) in tools)
-    rows.about = _about(arguments)
-    if data().is_dir():
-        os.environ["DLCV_DATA"] = str(data())
+    command = shlex.join(["python", "benchmarks/int8.py", *arguments])
+    earlier = [other for other in rows.about["commands"] if other != command]
+    rows.about = {"commands": [*earlier, command], **_machine()}
     for network in asked.networks:
         counts = sorted({min(FEW, asked.images), asked.images}) if NETWORKS[network].photographs else [asked.images]
         for images in counts:
@@ -69,9 +69,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="make the rows of these networks and tools again")
     parser.add_argument("--quick", action="store_true", help="resnet20 on few images: whether everything works")
     asked = parser.parse_args(arguments)
-    asked.tools = [name for name in QUANTIZERS if any(word in (name, name.rpartition("-")[0]) for word in asked.tools)]
+    asked.tools = [name for name in QUANTIZERS if any(f"{name}-".startswith(f"{word}-") for word in asked.tools)]
     if not asked.tools:
-        parser.error(f"--tools takes {', '.join(QUANTIZERS)}, or what stands before the last dash for all of one")
+        parser.error(f"--tools takes {', '.join(QUANTIZERS)}, or what stands before a dash for all of those")
     if asked.quick:
         vars(asked).update(QUICK, networks=["resnet20"])
     if asked.images < 1 or asked.tests < 1:
@@ -79,13 +79,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return asked
 
 
-def _about(arguments: list[str]) -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     from importlib import metadata
 
     packages = ("dlcv-deploy", "numpy", "onnx", "onnxruntime", "nncf", "openvino", "torch")
     found = {name: list(metadata.distributions(name=name)) for name in packages}
     return {
-        "command": shlex.join(["python", "benchmarks/int8.py", *arguments]),
         "machine": f"{machine()}, {cores()} cores",
         "system": f"Python {platform.python_version()}, {platform.platform()}",
         "versions": {name: each[0].version for name, each in found.items() if each},
@@ -95,7 +94,7 @@ def _about(arguments: list[str]) -> dict[str, Any]:
 def _network(rows: Rows, network: str, images: int, asked: argparse.Namespace) -> None:
     """All rows of one network that are not there yet."""
     tests = 0 if NETWORKS[network].photographs else asked.tests
-    chosen = [QUANTIZERS[name] for name in asked.tools]
+    chosen = [QUANTIZERS[name] for name in asked.tools if not (tests and QUANTIZERS[name].bare)]
     todo = [q for q in chosen if not rows.done(_key(network, q, images, tests), q.versions())]
     if missing := NETWORKS[network].missing():
         print(f"{network}: skipped, {missing}")
@@ -115,7 +114,7 @@ def _network(rows: Rows, network: str, images: int, asked: argparse.Namespace) -
         for quantizer in todo:
             row = {**_key(network, quantizer, images, tests), **_row(quantizer, Path(folder), tests, limits)}
             rows.put(row)
-            print(f"{network:<18} {quantizer.name:<24} {row['error'] or _words(row)}", flush=True)
+            print(f"{network:<18} {quantizer.name:<28} {row['error'] or _words(row)}", flush=True)
 
 
 def _key(network: str, quantizer: Quantizer, images: int, tests: int) -> Row:
@@ -130,7 +129,12 @@ def _key(network: str, quantizer: Quantizer, images: int, tests: int) -> Row:
 
 def _row(quantizer: Quantizer, folder: Path, tests: int, limits: dict[str, Any]) -> Row:
     """What one quantizer made of a case, and at what cost; an error is a row too."""
-    row: Row = {"versions": quantizer.versions(), "error": "", "at": datetime.datetime.now().isoformat(" ", "seconds")}
+    row: Row = {
+        "symmetric": quantizer.symmetric,
+        "versions": quantizer.versions(),
+        "error": "",
+        "at": datetime.datetime.now().isoformat(" ", "seconds"),
+    }
     if quantizer.package not in row["versions"]:
         return {**row, "error": f"{quantizer.package} is not installed", "absent": True}
     with tempfile.TemporaryDirectory(prefix=f"{quantizer.name}-", dir=folder) as out:
@@ -162,4 +166,5 @@ def _words(row: Row) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no child is left at work
     main(sys.argv[1:])

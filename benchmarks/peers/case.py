@@ -92,12 +92,13 @@ class Images:
         """What to call image ``i``."""
         return f"images[{range(self.count)[i]}]"
 
+    def digest_of(self, i: int) -> str:
+        """Digest of the pixels of image ``i``."""
+        return hashlib.sha256(self.image(i).tobytes()).hexdigest()
+
     def sha256(self) -> str:
         """Digest of all pixels."""
-        h = hashlib.sha256()
-        for i in range(self.count):
-            h.update(self.image(i).tobytes())
-        return h.hexdigest()
+        return hashlib.sha256("".join(map(self.digest_of, range(self.count))).encode()).hexdigest()
 
 
 @dc.dataclass(frozen=True)

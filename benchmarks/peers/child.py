@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .case import data
+
 LOOK_S = 0.02
 """How often memory is looked at: often enough for what grows by a gigabyte a second."""
 HERE = Path(__file__).parents[1]
@@ -52,7 +54,7 @@ def run(
                 stdout=chatter,
                 stderr=subprocess.STDOUT,
                 cwd=room,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *_path()])},
+                env=_environment(),
                 start_new_session=True,
             )
         try:
@@ -86,8 +88,11 @@ def held_bytes(root: int) -> int:
     return total * os.sysconf("SC_PAGE_SIZE")
 
 
-def _path() -> list[str]:
-    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+def _environment() -> dict[str, str]:
+    """This process's own, with these modules in reach, and the data where no folder changes it."""
+    path = [str(HERE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    found = {"DLCV_DATA": str(data())} if data().is_dir() else {}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **found}
 
 
 def _end(code: int, log: Path) -> str:

@@ -12,7 +12,8 @@ from dlcv_deploy.atomic import write_whole
 from .quantizers import OURS
 
 SCHEMA = 1
-KEY = ("network", "tool", "setting", "images", "tests")
+CASE = ("network", "images", "tests")
+KEY = (*CASE, "tool", "setting")
 Row = dict[str, Any]
 
 
@@ -21,7 +22,7 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.about: dict[str, Any] = {}
+        self.about: dict[str, Any] = {"commands": []}
         self.all: list[Row] = []
         if path.is_file():
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -53,36 +54,44 @@ def _same(one: Row, other: Row) -> bool:
     return all(one[name] == other[name] for name in KEY)
 
 
-HEAD = ("tool", "setting", "top-1 %", "lost, 95 % interval", "flips", "KL, nats", "in INT8", "s", "CPU s", "MB")
+HEAD = ("tool", "setting", "top-1 %", "points lost, 95 % interval", "flips", "KL, nats", "in INT8", "s", "CPU s", "MB")
 BARE_HEAD = ("tool", "setting", "images", "s", "CPU s", "process s", "MB")
+NOTES = (
+    "All calibrate on the same images and answer for the same test images on OpenVINO, each in a process of its own,"
+    " one after the other. Flips are images that got another class than from the fp32 graph, KL is the mean divergence"
+    " of the softmax from the fp32 graph's, points lost are the fall of top-1 with Tango's paired interval, and in INT8"
+    " is the share of multiply-adds that OpenVINO computes so.",
+    "TensorRT takes activations in symmetric int8 alone. ONNX Runtime's uint8 and NNCF's models have twice the levels"
+    " for what is never below 0, and cannot be built for it.",
+    "Seconds are from the fp32 graph on the disk to the INT8 model on the disk, without imports; CPU seconds are the"
+    " processor time of all threads with them, process seconds all there is to wait for. MB are the peak of resident"
+    " memory of the process and those it starts.",
+)
 
 
 def page(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """All rows as Markdown: how they were made, one table a network, and how far this project is from the best peer."""
-    parts = ["# INT8: this tool beside its peers", *_preface(about)]
+    parts = ["# INT8: this tool beside its peers", *_preface(rows, about), *NOTES]
     scored = [row for row in rows if row["tests"]]
-    for network, own in _by(scored, "network").items():
-        parts += [f"## {network}", _table(HEAD, [_accuracy(row) for row in own])]
-    if scored:
-        parts += _summary(scored)
-    bare = [row for row in rows if not row["tests"]]
-    for network, own in _by(bare, "network").items():
+    for (network, images, tests), own in _by(scored, *CASE).items():
+        title = f"## {network}: {images:,} images to calibrate on, {tests:,} to test on"
+        parts += [title, _table(HEAD, [_accuracy(row) for row in own])]
+    parts += _summary(scored)
+    for (network,), own in _by([row for row in rows if not row["tests"]], "network").items():
         parts += [f"## {network}: time and memory", _table(BARE_HEAD, [_bare(row) for row in own])]
     return "\n\n".join(parts) + "\n"
 
 
-def _preface(about: Mapping[str, Any]) -> list[str]:
-    lines = [f"`{about['command']}`"] if about.get("command") else []
-    versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
-    lines += [f"{about[name]}" for name in ("machine", "system") if about.get(name)] + ([versions] if versions else [])
-    return [
-        *lines,
-        "All calibrate on the same training images, and answer for the same test images on OpenVINO in the precision of"
-        " their graph. Flips are images that got another class than from the fp32 graph; KL is the mean divergence of"
-        " the softmax from the fp32 graph's; lost is top-1 in points, with Tango's paired interval. `s` is from the fp32"
-        " graph on the disk to the INT8 model on the disk, without imports; MB the peak of resident memory of the whole"
-        " process and those it starts. Each ran in a process of its own, one after the other.",
-    ]
+def _preface(rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
+    """The commands, the machine, and all versions that any row was made by."""
+    versions: dict[str, list[str]] = {name: [version] for name, version in about["versions"].items()}
+    for row in rows:
+        for name, version in row["versions"].items():
+            if version not in versions.setdefault(name, []):
+                versions[name].append(version)
+    commands = "\n".join(f"    {command}" for command in about["commands"])
+    named = ", ".join(f"{name} {' and '.join(each)}" for name, each in sorted(versions.items()))
+    return [commands, f"{about['machine']}. {about['system']}. {named}."]
 
 
 def _accuracy(row: Row) -> tuple[str, ...]:
@@ -130,42 +139,50 @@ def _signed(points: float) -> str:
 
 
 def _summary(rows: Sequence[Row]) -> list[str]:
-    """Flips as a share of the best peer's, a network a row."""
+    """This project's flips as a share of the best peer's: a row a network, and the mean."""
     answered = [row for row in rows if not row["error"]]
-    settings = list(dict.fromkeys(row["setting"] for row in answered if row["tool"] == OURS))
-    lines = []
-    ratios: dict[str, list[float]] = {}
-    for network, own in _by(answered, "network").items():
-        peers = [row for row in own if row["tool"] != OURS]
-        if not peers:
+    ours = [row for row in answered if row["tool"] == OURS]
+    peers = [row for row in answered if row["tool"] != OURS]
+    return [
+        *_beside("Beside the best peer of each network", ours, peers),
+        *_beside("Beside the best that TensorRT takes", ours, [row for row in peers if row["symmetric"]]),
+    ]
+
+
+def _beside(title: str, ours: Sequence[Row], peers: Sequence[Row]) -> list[str]:
+    shares: dict[str, list[float]] = {row["setting"]: [] for row in ours}
+    theirs, lines = _by(peers, *CASE), []
+    for case, mine in _by(ours, *CASE).items():
+        if case not in theirs:
             continue
-        best = min(peers, key=lambda row: row["flips"])
-        cells = []
-        for setting in settings:
-            (row,) = [r for r in own if (r["tool"], r["setting"]) == (OURS, setting)] or [None]
-            if row is None:
-                cells.append("-")
-                continue
-            ratio = row["flips"] / best["flips"] if best["flips"] else float("nan")
-            ratios.setdefault(setting, []).append(ratio)
-            cells.append(f"{row['flips']} ({ratio:.2f}), {_signed(row['loss'])}")
-        lines.append((network, f"{best['tool']} {best['setting']}, {best['flips']}, {_signed(best['loss'])}", *cells))
-    if not settings or not lines:
+        best = min(theirs[case], key=lambda row: row["flips"])
+        line = [f"{case[0]}, {case[1]:,} images", f"{_found(best)}: {best['tool']} {best['setting']}"]
+        for setting, each in shares.items():
+            row = next((row for row in mine if row["setting"] == setting), None)
+            if row is not None and best["flips"]:
+                each.append(row["flips"] / best["flips"])
+                line.append(f"{_found(row)}: {each[-1]:.2f}")
+            else:
+                line.append("-" if row is None else _found(row))
+        lines.append(line)
+    if not lines:
         return []
-    means = [sum(ratios[s]) / len(ratios[s]) if s in ratios else float("nan") for s in settings]
-    lines.append(("mean share", "1", *(f"{mean:.2f}" for mean in means)))
-    head = ("network", "best peer: flips, points lost", *(f"{OURS} {setting}" for setting in settings))
-    return ["## Flips beside the best peer's", _table(head, lines)]
+    means = [f"{sum(each) / len(each):.2f}" if each else "-" for each in shares.values()]
+    head = ("flips (points lost)", "best peer", *(f"{OURS} {setting}: share of it" for setting in shares))
+    return [f"## {title}", _table(head, [*lines, ["mean share", "1", *means]])]
 
 
-def _by(rows: Sequence[Row], field: str) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _found(row: Row) -> str:
+    return f"{row['flips']:,} ({_signed(row['loss'])})"
+
+
+def _by(rows: Sequence[Row], *fields: str) -> dict[tuple[Any, ...], list[Row]]:
+    found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        found.setdefault(row[field], []).append(row)
+        found.setdefault(tuple(row[field] for field in fields), []).append(row)
     return found
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] * len(head)
-    lines = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in (head, rule, *rows)]
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in (head, ["---"] * len(head), *rows)]
     return "\n".join(f"| {line} |" for line in lines)

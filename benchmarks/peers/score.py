@@ -24,7 +24,6 @@ def score(fp32: Logits, int8: Logits, labels: npt.NDArray[np.int64]) -> dict[str
     before, after = hits(fp32, labels, 1), hits(int8, labels, 1)
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
     return {
-        "tests": images,
         "top1_fp32": percent(int(before.sum()), images),
         "top1": percent(int(after.sum()), images),
         "loss": percent(lost - gained, images),

@@ -12,13 +12,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import case as cases
 from .case import Case
 from .quantizers import QUANTIZERS
+
+if TYPE_CHECKING:
+    from dlcv_deploy.types import Engine
 
 BATCH = 50
 _KIB = 1024
@@ -49,7 +52,7 @@ def quantize(quantizer: str, case: str, out: str) -> dict[str, Any]:
 
 
 def answer(model: str, case: str, out: str) -> dict[str, Any]:
-    """The logits of all test images on OpenVINO, as a file, and the share of multiply-adds it runs in INT8."""
+    """The logits of all test images on OpenVINO, as a file, and the share of multiply-adds that it runs in INT8."""
     from dlcv_deploy.backends import openvino
     from dlcv_deploy.types import CompileOptions, Engine
 
@@ -67,7 +70,20 @@ def answer(model: str, case: str, out: str) -> dict[str, Any]:
             batch = given.inputs(given.test, start, min(start + BATCH, len(given.test)))
             logits.append(session.run({source.name: batch})[target.name])
     np.save(out, np.concatenate(logits))
-    return {}
+    return {"int8_share": int8_share(engine, given.fp32.read_bytes())}
+
+
+def int8_share(engine: Engine, fp32: bytes) -> float | None:
+    """The share of the multiply-adds of the fp32 graph that an engine computes in INT8; None where it does not tell."""
+    from onnx import load_model_from_string
+
+    from dlcv_deploy.backends import openvino
+    from dlcv_deploy.graph.macs import multiply_adds
+
+    work, runs_in = multiply_adds(load_model_from_string(fp32)), openvino.runs_in(engine, fp32)
+    if not work.keys() <= runs_in.keys():
+        return None
+    return sum(count for name, count in work.items() if runs_in[name] == "int8") / sum(work.values())
 
 
 def _spent() -> dict[str, Any]:
