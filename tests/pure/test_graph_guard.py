@@ -33,6 +33,17 @@ def test_it_changes_no_value(after):
         assert after or scale == 1 or want.min() == np.float32(-128) * np.float32(2 / 127)
 
 
+@pytest.mark.parametrize("zero", [np.uint8(0), np.uint8(128), np.int8(-128)])
+def test_what_is_not_symmetric_int8_stays_as_it_is(zero):
+    """OpenVINO computes such a Concat right, and wrong where a Clip is before it."""
+    model = onnx.load_model_from_string(models.concat_int8())
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(zero), "other"))
+    for node in model.graph.node:
+        if node.name in ("kq", "kdq"):
+            node.input[2] = "other"
+    assert guard_concat(model).graph == model.graph
+
+
 def test_other_graphs_stay_as_they_are():
     for data in (models.net(), models.net_int8()):
         assert guarded(data).graph == onnx.load_model_from_string(data).graph
