@@ -216,11 +216,12 @@ def engines_of(
     lowered = lower(model, spec, table, stages, through_lrn=bool(library))
     made: dict[str, Engine] = {}
     graphs, uses = dict[str, bytes](), dict[str, document.Lrn]()
+    half = between(lowered, stages) if options.keys() & set(TARGETS) else lowered
+    graph = plugin_graph(half.model, stages) if library else None
     for name, told in options.items():
-        read = between(name, lowered, stages)
-        graphs[name], plugged = read.model.onnx, ()
-        if library and name in TARGETS:
-            graph = plugin_graph(read.model, stages)
+        read, plugged = half if name in TARGETS else lowered, tuple[str, ...]()
+        graphs[name] = read.model.onnx
+        if graph is not None and name in TARGETS:
             graphs[name], plugged, told = graph.onnx, graph.lowered, dc.replace(told, plugin=library)
             uses[name] = document.Lrn("plugin", graph.lowered, graph.left_alone)
         made[name] = said_of(compiled(name, graphs[name], told, stages), read, lowered, plugged)

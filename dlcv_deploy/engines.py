@@ -78,15 +78,15 @@ def lower(
     )
 
 
-def between(name: str, lowered: Lowered, stages: Stages) -> Lowered:
-    """An INT8 graph as a backend is to read it: for TensorRT, what is not in INT8 is in FP16; others as they are.
+def between(lowered: Lowered, stages: Stages) -> Lowered:
+    """A graph as TensorRT is to read it: of INT8, what is not in INT8 is in FP16; others as they are.
 
     ``left_alone`` of what is returned are the nodes that stay in FP32.
 
     Raises:
         SpecError: A number in it is beyond float16.
     """
-    if name not in TENSORRT or lowered.model.precision != "int8":
+    if lowered.model.precision != "int8":
         return lowered
 
     def make() -> dict[str, bytes]:

@@ -65,11 +65,11 @@ def raced(
     """
     own = lower(model, spec, table, stages)
     suited = lower(model, spec, table, stages, through_lrn=True) if spec.precision == "int8" else own
+    read, other = between(own, stages), between(suited, stages)
+    graph = plugin_graph(other.model, stages)
     portable, kept, graphs = own, dict[str, Engine](), dict[str, bytes]()
     uses: dict[str, document.Lrn] = {}
     for name in (name for name in options if name in TARGETS):
-        read, other = between(name, own, stages), between(name, suited, stages)
-        graph = plugin_graph(other.model, stages)
         runners = _runners(name, read, other, graph, options[name], library, stages)
         prove = functools.partial(check_computes, name, spec.precision, dc.replace(options[name], plugin=library))
         rows = _run(runners, spec.precision, prove, pre, stages, progress)

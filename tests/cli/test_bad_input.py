@@ -49,7 +49,7 @@ def test_int8_without_images_or_table(run, tmp_path):
 
 def test_random_calibration_is_marked(run, tmp_path):
     words = ["build", "resnet20", "--int8", *RANDOM, "--calib", "random", "--calib-count", "4"]
-    result = run(*words, "-o", tmp_path / "b.dlcv")
+    result = run(*words, "--allow-partial", "-o", tmp_path / "b.dlcv")
     assert result.code == 0, result.err
     assert "RANDOM CALIBRATION" in result.out
     assert "RANDOM CALIBRATION" in (tmp_path / "b.dlcv/report.md").read_text()
@@ -103,7 +103,7 @@ def test_a_corrupt_image_is_named_and_can_be_skipped(run, photos, tmp_path):
     words = ["build", "resnet20", "--int8", *RANDOM, "--calib", folder, "--calib-count", "40"]
     refused(run(*words, "-o", tmp_path / "b.dlcv"), 5, "007.png", "--skip-bad")
     assert not (tmp_path / "b.dlcv").exists()
-    result = run(*words, "--skip-bad", "-o", tmp_path / "b.dlcv", "--json")
+    result = run(*words, "--skip-bad", "--allow-partial", "-o", tmp_path / "b.dlcv", "--json")
     assert result.code == 0, result.err
     assert result.value["calibration"]["images"] == 39
     assert any("007.png" in warning for warning in result.value["warnings"])
@@ -199,7 +199,7 @@ def command(words, cache):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
 def test_stopped_at_any_time(tmp_path, photos, stop):
     """Stopped after 1, 2, 3 ... seconds: no bundle or a whole one, no process left, and a later run completes."""
-    words = ["build", "resnet20", "--int8", *RANDOM, "--calib", str(photos), "--calib-count", "16"]
+    words = ["build", "resnet20", "--int8", *RANDOM, "--calib", str(photos), "--calib-count", "16", "--allow-partial"]
     for seconds in range(1, 14):
         path, cache = tmp_path / f"{seconds}.dlcv", tmp_path / f"cache{seconds % 3}"
         env = {**os.environ, "DLCV_CACHE": str(cache)}

@@ -17,7 +17,17 @@ from dlcv_deploy.report.document import Lrn
 from dlcv_deploy.spec import BuildSpec
 from dlcv_deploy.stages import Stages
 from dlcv_deploy.store import Store
-from dlcv_deploy.types import Ability, CompileOptions, Dim, Engine, ExportedModel, Latency, Preprocess, TensorSpec
+from dlcv_deploy.types import (
+    Ability,
+    CompileOptions,
+    Corrections,
+    Dim,
+    Engine,
+    ExportedModel,
+    Latency,
+    Preprocess,
+    TensorSpec,
+)
 
 PRE = Preprocess(8, 8, "resize", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 PLUGIN = "lrn+pool"
@@ -280,7 +290,7 @@ def test_a_wrong_plugin_never_wins_however_fast(run, precision):
         run(FakeBackend("tensorrt", 0.01, wrong=5.0), precision=precision)
 
 
-TABLE = SimpleNamespace(amax={"x": 4.0, "c": 5.0, "l": 3.0, "p": 3.0, "y": 4.0})
+TABLE = SimpleNamespace(amax={"x": 4.0, "c": 5.0, "l": 3.0, "p": 3.0, "y": 4.0}, corrections=Corrections())
 
 
 @pytest.mark.parametrize(("slow", "choice"), [(0.5, "plugin"), (1.5, "native")])
@@ -289,13 +299,19 @@ def test_in_int8_each_runs_on_the_graph_that_suits_it_and_the_winners_is_the_bun
     found, stages = run(backend, FakeBackend("openvino", 1), precision="int8", table=TABLE)
     native, judge, plugin = (ops for ops, _ in backend.compiled)
     at = native.index("LRN")
-    assert native[at - 1] == "Conv"  # no pair before it
+    assert native[at - 2 : at] == ["Conv", "Cast"]  # no pair before it, and float32 for LRN
     at = judge.index("LRN")
     assert judge[at - 2 : at] == ["QuantizeLinear", "DequantizeLinear"]
     at = plugin.index("DlcvLRNMaxPool")
     assert (plugin[at - 1], plugin[at + 1]) == ("QuantizeLinear", "DequantizeLinear")
     kept = judge if choice == "plugin" else native
-    assert ops(found.lowered.model.onnx) == ops(found.engines[1].files["e"]) == kept
+    portable = ops(found.lowered.model.onnx)
+    assert portable == ops(found.engines[1].files["e"]) == [op for op in kept if op != "Cast"]
+    assert found.graphs["openvino"] == found.lowered.model.onnx
+    assert found.graphs["tensorrt"] == found.engines[0].files["e"]
+    note = "what is not in INT8 is in FP16"
+    wide = "" if choice == "plugin" else ", but for LRN lrn in FP32"
+    assert (found.engines[0].notes, found.engines[1].notes) == ((note + wide,), ())
     assert found.lowered.model.precision == "int8"
     assert found.lrn["tensorrt"].choice == choice
     assert ("DlcvLRNMaxPool" in ops(found.engines[0].files["e"])) == (choice == "plugin")
@@ -311,7 +327,7 @@ def test_in_int8_the_judge_has_the_plugins_graph(run, monkeypatch):
 
     def other(engine):
         graph = ops(engine.files["e"])
-        if "LRN" not in graph or graph[graph.index("LRN") - 1] != "Conv":
+        if "LRN" not in graph or graph[graph.index("LRN") - 1] != "Cast":
             return load(engine)
         natives.append(session(lambda x: 3 * logits(x)))
         natives[-1].p50 = 1.0
