@@ -47,16 +47,20 @@ def scoped(names: Iterable[str], model: ModelProto) -> dict[str, str]:
     """The tensors that such names mean, as far as that is certain.
 
     A name means a tensor where this network has as many tensors of that operator in that module as there are such
-    names, and where its place among them is certain: each other one comes before it or depends on it. A module that
-    this network does not have (``relu``, where it calls a function) counts as the one around it. Names of convolutions
-    before batch norms of their own, which this network has folded, mean none; nor do names that are not of this kind.
-    A module around the whole network, in all of the names, is passed over.
+    names, and where its place among them is certain: each other one comes before it or depends on it. A module of one
+    operator that this network does not have (``relu``, where it calls a function) counts as the one around it. Names of
+    convolutions before batch norms of their own, which this network has folded, mean none; nor do names that are not of
+    this kind. A module around the whole network, in all of the names, is passed over.
     """
     here, nodes, before = _scopes(model), _nodes(model), _before(model)
-    parts = [part for part in map(_parsed, names) if part is not None]
+    parts = _unwrapped([part for part in map(_parsed, names) if part is not None], here)
+    inside: dict[_Scope, set[str]] = {}
+    for part in parts:
+        for depth in range(len(part.scope)):
+            inside.setdefault(part.scope[: depth + 1], set()).add(part.op)
     groups: dict[tuple[str, str], list[tuple[str, int, int, str]]] = {}
-    for part in _told_apart(_unwrapped(parts, here), model):
-        place = _placed(part.scope, here)
+    for part in _told_apart(parts, model):
+        place = _placed(part.scope, here, alone=inside.get(part.scope) == {part.op})
         if place is not None:
             group = groups.setdefault((place.module, part.op), [])
             group.append((place.below, place.call, part.number, part.name))
@@ -120,7 +124,8 @@ def _told_apart(parts: list[_Scoped], model: ModelProto) -> list[_Scoped]:
     return [part for part in parts if part.op not in ("Conv", "BatchNormalization")]
 
 
-def _placed(scope: _Scope, here: Mapping[_Scope, str]) -> _Place | None:
+def _placed(scope: _Scope, here: Mapping[_Scope, str], *, alone: bool) -> _Place | None:
+    """The module of a name; ``alone`` says that all names in its scope are of one operator, as those of a ReLU are."""
     if scope in here:
         return _Place(here[scope], "", 0)
     again = _AGAIN.fullmatch(scope[-1])
@@ -128,7 +133,7 @@ def _placed(scope: _Scope, here: Mapping[_Scope, str]) -> _Place | None:
     around, whole = scope[:-1], (*scope[:-1], base)
     if whole in here:
         return _Place(here[whole], "", call)
-    return _Place(here[around], base, call) if around in here else None
+    return _Place(here[around], base, call) if around in here and alone and "." not in base else None
 
 
 def _nodes(model: ModelProto) -> dict[tuple[str, str], list[NodeProto]]:

@@ -45,9 +45,8 @@ def _what(report: Report) -> list[str]:
         ("precision", report.precision.upper()),
     ]
     if calibration is not None:
-        on = "random numbers" if calibration.random else f"{words.plural(calibration.images, 'image')}"
         rows += [
-            ("calibration", f"{calibration.method}, on {on} ({calibration.source})"),
+            ("calibration", words.calibrated(calibration)),
             ("calibration table's SHA-256", calibration.table_sha256),
         ]
     else:

@@ -82,9 +82,8 @@ def _calibration(report: Report) -> str:
     calibration = report.calibration
     if calibration is None:
         return ""
-    on = "random numbers" if calibration.random else words.plural(calibration.images, "image")
     nodes = f"{words.plural(len(report.quantized), 'node')} in INT8, {len(report.left_alone):,} left alone"
-    return _wrap(f"calibration  {calibration.method}, on {on} ({calibration.source}); {nodes}", 13)
+    return _wrap(f"calibration  {words.calibrated(calibration)}; {nodes}", 13)
 
 
 def _engines(report: Report) -> str:

@@ -6,7 +6,7 @@ import math
 
 from ..parity.compare import FEWEST
 from ..types import Flip, Latency, LatencyReport, Leg, OutputError, ParityReport
-from .document import REFERENCE, CompiledEngine, Report, engine_name
+from .document import REFERENCE, Calibration, CompiledEngine, Report, engine_name
 
 ABSENT = "-"
 UNSTEADY = 1.5
@@ -46,6 +46,12 @@ def size(count: int | None) -> str:
 def plural(count: int, what: str) -> str:
     """A count and its noun."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def calibrated(calibration: Calibration) -> str:
+    """How the INT8 scales were set, and on what; those of another tool's cache on no images of this one's."""
+    on = "random numbers" if calibration.random else plural(calibration.images, "image")
+    return f"{calibration.method}{f', on {on}' if calibration.images else ''} ({calibration.source})"
 
 
 def banners(report: Report) -> tuple[str, ...]:

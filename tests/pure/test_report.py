@@ -480,3 +480,10 @@ def test_environment_names_what_is_installed():
     assert list(found.packages) == ["numpy"]
     assert found.python
     assert found.os
+
+
+def test_ranges_of_another_tools_cache_were_set_on_no_images():
+    adopted = Calibration("trt-cache", "scales of the TensorRT cache a.cache", 0, False, "cd" * 32)
+    assert words.calibrated(adopted) == "trt-cache (scales of the TensorRT cache a.cache)"
+    assert words.calibrated(Calibration("mse", "photos", 1, False, "")) == "mse, on 1 image (photos)"
+    assert words.calibrated(Calibration("max", "noise", 9, True, "")) == "max, on random numbers (noise)"
