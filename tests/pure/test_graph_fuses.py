@@ -13,10 +13,11 @@ import pytest
 from onnx import ModelProto, checker, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from dlcv_deploy.graph.half import to_half
 from dlcv_deploy.graph.index import types
 from dlcv_deploy.graph.names import name
-from dlcv_deploy.graph.qdq import quantizable, quantize
-from dlcv_deploy.types import ExportedModel, QuantizedModel
+from dlcv_deploy.graph.qdq import NO_CORRECTIONS, quantizable, quantize
+from dlcv_deploy.types import Corrections, ExportedModel, QuantizedModel
 
 SIZE = 16
 
@@ -72,7 +73,7 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(1).standard_normal((4, 3, SIZE * 2, SIZE * 2)).astype(np.float32)
 
 
-def calibrated(model: ModelProto) -> QuantizedModel:
+def calibrated(model: ModelProto, corrections: Corrections = NO_CORRECTIONS) -> QuantizedModel:
     names = quantizable(model)
     seen = ModelProto()
     seen.CopyFrom(model)
@@ -81,7 +82,7 @@ def calibrated(model: ModelProto) -> QuantizedModel:
     found = dict(zip(wanted, ReferenceEvaluator(seen).run(wanted, {"input": pixels()}), strict=True))
     found["input"] = pixels()
     amax = {n: float(np.abs(found[n]).max()) for n in names}
-    result = quantize(ExportedModel("net", model.SerializeToString(), (), (), ""), amax)
+    result = quantize(ExportedModel("net", model.SerializeToString(), (), (), ""), amax, corrections)
     checker.check_model(result.model.onnx, full_check=True)
     return result
 
@@ -177,11 +178,39 @@ def built(onnx: bytes, folder: Path) -> str:
     return "\n".join(m.decode() for m in re.findall(rb"[\n -~]{6,}", (folder / "net.engine").read_bytes()))
 
 
-def test_tensorrt_rtx_computes_every_convolution_in_int8(network, tmp_path):
-    required("tensorrt_rtx")
-    text = built(calibrated(network).model.onnx, tmp_path)
+def convolved(text: str) -> dict[str, set[str]]:
+    """The types of what each convolution multiplies, and of all tensors under ""."""
     kind = dict(re.findall(r'tensor=\{[^\n]*? name="([^"]+)"[^\n]*? type=(\w+) \}', text))
     layers = re.findall(r'corrltn=\{ name="([^"]+)" output=\{"[^"]+" \} input=\{"([^"]+)" "([^"]+)"', text)
+    return {"": set(kind.values())} | {layer: {kind[x], kind[w]} for layer, x, w in layers}
+
+
+def test_tensorrt_rtx_computes_every_convolution_in_int8(network, tmp_path):
+    required("tensorrt_rtx")
+    found = convolved(built(calibrated(network).model.onnx, tmp_path))
+    assert "half" not in found.pop("")
+    assert found == {n.name: {"int8"} for n in network.graph.node if n.op_type == "Conv"}
+
+
+@pytest.mark.parametrize("floats", [(), ("conv_2", "conv_3")])
+def test_tensorrt_rtx_computes_in_float16_what_is_not_in_int8(floats, tmp_path):
+    required("tensorrt_rtx")
+    network = residual("projection")
+    half, _ = to_half(ModelProto.FromString(calibrated(network, Corrections(float_nodes=floats)).model.onnx))
+    found = convolved(built(half.SerializeToString(), tmp_path))
+    assert "half" in found.pop("")
     convolutions = [n.name for n in network.graph.node if n.op_type == "Conv"]
-    assert sorted({layer for layer, *_ in layers}) == sorted(convolutions)
-    assert {(kind[x], kind[w]) for _, x, w in layers} == {("int8", "int8")}
+    assert found == {name: {"half" if name in floats else "int8"} for name in convolutions}
+
+
+def test_onnxruntime_answers_alike_with_float16_in_between(network):
+    required("onnxruntime")
+    import onnxruntime
+
+    int8 = ModelProto.FromString(calibrated(network).model.onnx)
+    graphs = [model.SerializeToString() for model in (int8, to_half(int8)[0])]
+    answers = [onnxruntime.InferenceSession(g, providers=["CPUExecutionProvider"]).run(None, {"input": pixels()})
+               for g in graphs]  # fmt: skip
+    for want, got, true in zip(*answers, ReferenceEvaluator(network).run(None, {"input": pixels()}), strict=True):
+        assert sqnr_db(want, got) > 30
+        assert sqnr_db(true, got) > sqnr_db(true, want) - 1, "it costs less than a tenth of what INT8 does"
