@@ -141,7 +141,8 @@ def _row(quantizer: Quantizer, folder: Path, tests: int, limits: dict[str, Any])
         request = {"quantizer": quantizer.name, "case": str(folder), "out": out}
         done = child.run("quantize", request, **limits)
         row["process_seconds"] = done.seconds
-        row["peak_bytes"] = max(done.peak_bytes, done.value.get("peak_bytes", 0))
+        row["own_peak_bytes"] = done.value.get("peak_bytes", 0)
+        row["peak_bytes"] = max(done.peak_bytes, row["own_peak_bytes"])
         if done.error:
             return {**row, "error": done.error}
         row.update({name: done.value[name] for name in ("seconds", "cpu_seconds", "size_bytes")})

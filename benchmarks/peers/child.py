@@ -77,15 +77,19 @@ def run(
 
 
 def held_bytes(root: int) -> int:
-    """Resident memory of a process and all below it, on Linux; 0 elsewhere."""
-    total, todo = 0, [Path(f"/proc/{root}")]
+    """Resident memory of a process and all below it, on Linux; 0 elsewhere.
+
+    Pages of files, which are mostly the same libraries, count once: as many as the process has that has the most.
+    """
+    own, files, todo = 0, 0, [Path(f"/proc/{root}")]
     while todo:
         process = todo.pop()
         with suppress(OSError):  # it has ended
-            total += int((process / "statm").read_text().split()[1])
+            resident, shared = map(int, (process / "statm").read_text().split()[1:3])
+            own, files = own + resident - shared, max(files, shared)
             for thread in (process / "task").iterdir():
                 todo += [Path(f"/proc/{child}") for child in (thread / "children").read_text().split()]
-    return total * os.sysconf("SC_PAGE_SIZE")
+    return (own + files) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _environment() -> dict[str, str]:
