@@ -4,13 +4,18 @@ import json
 import struct
 
 import numpy as np
+import onnx
 import pytest
 
 from dlcv_deploy.calibration.caches import read_trt_cache
 from dlcv_deploy.calibration.table import CalibrationTable
+from dlcv_deploy.graph.qdq import quantize
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
+
+from dlcv_deploy.export import from_proto
+from dlcv_deploy.subject import graph_sha256
 
 CALIBRATE = ("calibrate", "resnet20", "--weights", "random")
 BLOCKS = [f"/layer{stage}/layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)]
@@ -59,11 +64,13 @@ def test_a_cache_becomes_a_table_and_the_table_an_int8_graph(run, old, tmp_path)
     assert made.amax["relu_1_out"] == 127 * 3 / 128
     assert made.amax["flatten_1_out"] == 127 * 22 / 128
     assert not made.corrections.equalization
-    bundle = tmp_path / "b.dlcv"
-    words = ["build", "resnet20", "--int8", "--weights", "random", "--calib", table, "--target", "onnxruntime"]
-    built = run(*words, "--allow-partial", "-o", bundle)
-    assert built.code == 0, built.err
-    assert "trt-cache (scales of the TensorRT cache r20.cache" in (bundle / "report.md").read_text()
+    assert run("export", "resnet20", "--weights", "random", "-o", tmp_path / "r20.onnx").code == 0
+    exported = from_proto("resnet20", onnx.load(tmp_path / "r20.onnx"), made.weights_sha256)
+    assert graph_sha256(exported) == made.graph_sha256
+    graph = onnx.load_model_from_string(quantize(exported, made.amax).model.onnx).graph
+    scales = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer if i.name.endswith("_out_scale")}
+    assert scales["relu_1_out_scale"] == np.float32(3 / 128)
+    assert scales["flatten_1_out_scale"] == np.float32(22 / 128)
 
 
 def test_ranges_that_a_cache_lacks_are_named_or_measured(run, old, photos, tmp_path):
