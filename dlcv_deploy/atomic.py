@@ -131,7 +131,7 @@ def nameless() -> BinaryIO:
     Raises:
         OSError: there can be none.
     """
-    return tempfile.TemporaryFile()  # type: ignore[return-value]
+    return tempfile.TemporaryFile()
 
 
 def _held(part: Path) -> BinaryIO:

@@ -233,6 +233,10 @@ def test_of_several_images_at_fault_the_first_is_named_and_no_further_one_is_rea
         with pytest.raises(ToolError, match=r"image level\[4\]"):
             histograms(Told(answer, "y"), ["y"], samples, PRE, workers=2)
         assert len(samples.read) <= 7
+    samples = Levels(*[0] * 4, 200, *[0] * 50)  # the other worker stops, too
+    with pytest.raises(ToolError, match=r"image level\[4\]"):
+        histograms(Told(answer, "y"), ["y"], samples, PRE, workers=2)
+    assert len(samples.read) <= 8
 
 
 def test_an_image_that_does_not_fit_is_named():
