@@ -175,7 +175,7 @@ class _Typed:
         """Add a QuantizeLinear or a DequantizeLinear, with its scale in the type that it reads or gives."""
         reads = is_op(node, "QuantizeLinear")
         tensor, scale = node.input[0] if reads else node.output[0], node.input[1]
-        whole = self._at.array(scale) if scale in self._at.initializers else np.zeros(1)
+        whole = np.asarray(self._at.array(scale) if scale in self._at.initializers else 0, np.float64)
         fits = bool(np.all((whole >= _LEAST) & (whole <= _TOP)))
         element = _HALF if fits and self._is_half(tensor, reads=reads) else _SINGLE
         node.input[1] = self._read(scale, element)

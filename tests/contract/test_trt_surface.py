@@ -154,8 +154,10 @@ def check_types(need, tmp_path, request):
 
     def check(change=lambda text: text):
         package = tmp_path / "checked" / "dlcv_deploy"
-        for path in [*BACKENDS.parent.glob("*.py"), *BACKENDS.glob("*.py"), *BACKENDS.parent.glob("plugin/*.py")]:
-            copy = package / path.relative_to(BACKENDS.parent)
+        root = BACKENDS.parent
+        folders = (root, *(root / name for name in ("backends", "graph", "plugin")))
+        for path in (p for folder in folders for p in folder.glob("*.py")):
+            copy = package / path.relative_to(root)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(change(path.read_text()) if path.name in SOURCES else path.read_text())
         command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent"]
