@@ -59,9 +59,10 @@ def audit_lines(engine: CompiledEngine) -> tuple[str, ...]:
     audit = engine.audit
     if audit is None:
         return ()
-    asked = f" ({number(100 * audit.asked_share, 1)} % were asked for)" if audit.asked_share < 1 else ""
+    asked = number(100 * audit.asked_share, 1)
     total = number(audit.total_multiply_adds / 1e6, 1)
-    lines = [f"{number(100 * audit.int8_share, 1)} % of {total} M multiply-adds in INT8{asked}, by {audit.evidence}"]
+    said = "" if asked == "100.0" else f" ({asked} % were asked for)"
+    lines = [f"{number(100 * audit.int8_share, 1)} % of {total} M multiply-adds in INT8{said}, by {audit.evidence}"]
     if audit.not_int8:
         first, more = audit.not_int8[:NAMED], len(audit.not_int8) - NAMED
         named = ", ".join(f"{each.module} ({each.runs_in}, {number(_percent(each, audit), 1)} %)" for each in first)

@@ -35,8 +35,10 @@ from dlcv_deploy.types import (
     LatencyReport,
     LeftAlone,
     Leg,
+    NotInt8,
     OutputError,
     ParityReport,
+    PrecisionAudit,
     Preprocess,
     StageTime,
 )
@@ -119,7 +121,9 @@ def full():
         quantized=tuple(f"node_{i}" for i in range(22)),
         left_alone=(LeftAlone("node_pool", "ReduceMean", "not a product: nothing to gain in INT8"),),
         engines=(
-            CompiledEngine("openvino", "CPU", "2026.4.0", (File("openvino/model.xml", 123_456, "01" * 32),)),
+            CompiledEngine(
+                "openvino", "CPU", "2026.4.0", (File("openvino/model.xml", 123_456, "01" * 32),), audit=audit()
+            ),
             CompiledEngine(
                 "tensorrt_rtx", "SM 8.6, 8.9", "1.7.1", (File("rtx/e.bin", 1 << 20, "23" * 32),), ("no timing cache",)
             ),
@@ -132,6 +136,16 @@ def full():
         warnings=("2 images could not be read and were left out",),
         quantization=study(),
     )
+
+
+def audit():
+    """ResNet-20 with its last layer left in floating point on request, and one more that the runtime dequantizes."""
+    asked = NotInt8("gemm_1", "linear", "Gemm", 640, "float32", "it was to stay in floating point", asked=True)
+    missed = NotInt8(
+        "conv_1", "conv1", "Conv", 442_368, "float32", "the graph has it in INT8, and openvino dequantizes it"
+    )
+    shares = 1 - 443_008 / 40_551_040, 1 - 640 / 40_551_040
+    return PrecisionAudit("openvino", *shares, 40_551_040, (missed, asked), "OpenVINO's execution graph")
 
 
 def bare():
@@ -151,7 +165,7 @@ def bare():
         calibration=Calibration("max", "standard normal, seed 0", 128, True, "cd" * 32),
         quantized=(),
         left_alone=(),
-        engines=full().engines[:1],
+        engines=(dc.replace(full().engines[0], audit=None),),
         stages=(),
         peak_memory_bytes=None,
         parity=(ParityReport("drawn images", 1, 1, False, None, None, (nan,)),),
@@ -407,13 +421,13 @@ def test_a_report_of_an_earlier_version_is_read():
         for leg in parity["legs"]:
             del leg["outputs"]
     for engine in value["engines"]:
-        del engine["lrn"]
+        del engine["lrn"], engine["audit"]
     del value["quantization"]
     report = from_json(json.dumps(value))
     assert report.quantization is None
     assert all(leg.outputs == () for parity in report.parity for leg in parity.legs)
     assert report.parity[0] == full().parity[0]
-    assert report.engines == full().engines
+    assert report.engines == tuple(dc.replace(engine, audit=None) for engine in full().engines)
 
 
 def test_json_is_stable_strict_and_starts_with_its_schema():
