@@ -1,12 +1,13 @@
 """Multiply-adds of a graph are those that PyTorch's modules take, in fp32 and behind Q/DQ pairs."""
 
+import numpy as np
 import pytest
 from helpers import models
 from onnx import load_model_from_string, numpy_helper, parser
 
 from dlcv_deploy.errors import SpecError
 from dlcv_deploy.graph.half import to_half
-from dlcv_deploy.graph.macs import multiply_adds
+from dlcv_deploy.graph.macs import multiply_adds, products
 from dlcv_deploy.graph.qdq import quantizable, quantize
 
 NETWORKS = ("resnet20", "alexnet-cifar10", "googlenet-cifar10", "resnet18")
@@ -73,3 +74,23 @@ def test_what_cannot_be_known_is_said(text):
     proto.graph.initializer.append(numpy_helper.from_array(models.weights(2, 3, 1, 1), "w"))
     with pytest.raises(SpecError, match="the multiply-adds of Conv 'c' are not known"):
         multiply_adds(proto)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "between", "found"),
+    [
+        ("int8", "", ("x8", "w8")),
+        ("int8", "[c] wc = Cast<to=10>(w) [e] we = Cast<to=1>(wc)", ("x8", "")),
+        ("int8", "[c] we = Cast<to=1>(w)", ("x8", "w8")),
+        ("uint8", "", ("", "")),
+    ],
+)
+def test_what_a_graph_states_in_int8(dtype, between, found):
+    read = "we" if between else "w"
+    text = f"""g ({dtype}[N,6] x8) => (float[N,4] y) {{
+      [xdq] x = DequantizeLinear(x8, s) [wdq] w = DequantizeLinear(w8, s) {between} [fc] y = MatMul(x, {read})
+    }}"""
+    onnx = models.model(text, s=np.float32(1).reshape(()), w8=np.ones((6, 4), dtype))
+    (product,) = products(load_model_from_string(onnx))
+    assert (product.int8_data, product.int8_weight) == found
+    assert (product.name, product.module, product.op_type, product.dtype) == ("fc", "fc", "MatMul", "float32")
