@@ -164,7 +164,7 @@ class Quantizer:
         if self.tool == OURS:
             from dlcv_deploy.stages import code_version
 
-            found["code"] = code_version()[:12]
+            found["this project's code"] = code_version()[:12]
         return found
 
 
