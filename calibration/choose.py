@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import functools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import load_model_from_string
@@ -15,7 +17,7 @@ from ..graph.plan import PRODUCTS
 from ..graph.qdq import quantize
 from ..parity.compare import Scores
 from ..progress import Progress, silent
-from ..study import Mixed, QuantizationStudy
+from ..study import LayerDamage, Mixed, QuantizationStudy, Robustness, Tournament
 from ..types import BATCH, Corrections
 from .calibrate import Observed, Runtimes, Subject, calibrate, first_inputs, observe, tabulated
 from .recipe import PRESETS, Recipe
@@ -24,6 +26,9 @@ from .sensitivity import Layer, mixed, sensitivity
 from .subset import held_out
 from .table import CalibrationTable
 from .tournament import robustness, tournament
+
+if TYPE_CHECKING:
+    from ..backends.base import Session
 
 METHODS = ("max", "mse", "entropy", "percentile:99.99", "percentile:99.999")
 """Tried in a tournament with the corrections of ``recipe``."""
@@ -91,7 +96,10 @@ def choose(
 
 def candidates(recipe: Recipe) -> dict[str, Recipe]:
     """What a tournament tries, the cheapest first: the presets, and every method with the corrections of ``recipe``."""
-    named = dict(PRESETS) | {f"as asked, {method}": dc.replace(recipe, method=method) for method in METHODS}
+    named = {f"{name}, {each.method}": each for name, each in PRESETS.items()}
+    best = named.popitem()
+    named |= {f"as asked, {method}": dc.replace(recipe, method=method) for method in METHODS}
+    named |= dict([best])
     return {name: each for i, (name, each) in enumerate(named.items()) if each not in list(named.values())[:i]}
 
 
@@ -105,14 +113,17 @@ class _Judge:
         self._seen: dict[bool, Observed] = {}
         self._reference = self._run(subject.model.onnx, runtimes.whole)
 
-    def tournament(self, recipe: Recipe) -> tuple[object, Recipe]:
+    def tournament(self, recipe: Recipe) -> tuple[Tournament, Recipe]:
         """Every candidate's score, and the winner."""
         tried = candidates(recipe)
-        makers = {name: lambda each=each: self._graph(self._table(each)) for name, each in tried.items()}
+        makers = {name: functools.partial(self._made, each) for name, each in tried.items()}
         found = tournament(makers, self._int8, self._reference, self._labels, progress=self._progress)
         return found, tried[found.winner]
 
-    def robustness(self, recipe: Recipe, k: int) -> object:
+    def _made(self, recipe: Recipe) -> bytes:
+        return self._graph(self._table(recipe))
+
+    def robustness(self, recipe: Recipe, k: int) -> Robustness:
         """How much the images matter."""
 
         def made(subset: Samples) -> tuple[bytes, dict[str, float]]:
@@ -121,7 +132,7 @@ class _Judge:
 
         return robustness(made, self._kept, k, self._int8, self._reference, self._labels, progress=self._progress)
 
-    def mixture(self, recipe: Recipe, max_drop: float) -> tuple[tuple[object, ...], Mixed]:
+    def mixture(self, recipe: Recipe, max_drop: float) -> tuple[tuple[LayerDamage, ...], Mixed]:
         """Each layer's damage alone, and the mixture that keeps within ``max_drop``."""
         table = self._table(recipe)
         layers = _layers(self._subject, table)
@@ -155,7 +166,7 @@ class _Judge:
     def _int8(self, onnx: bytes) -> Scores:
         return self._run(onnx, self._runtimes.int8)
 
-    def _run(self, onnx: bytes, load: Callable[[bytes], object]) -> Scores:
+    def _run(self, onnx: bytes, load: Callable[[bytes], Session]) -> Scores:
         step = BATCH.opt
         with load(onnx) as session:
             (source,) = session.inputs
