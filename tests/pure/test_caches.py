@@ -163,6 +163,21 @@ def test_a_given_name_counts_more_than_the_tensors_own():
     assert (found.unmatched, found.missing) == (("input",), ("relu_1_out", "flatten_1_out"))
 
 
+def test_a_scoped_name_gives_way_to_the_tensors_own():
+    model = net()
+    model.graph.node[1].metadata_props.add(key="dlcv_deploy.module", value="act")
+    cache = TrtCache(HEAD, {"/act/Relu_output_0": 1.0, "relu_1_out": 0.25})
+    found = from_cache(cache, model, NEEDED)
+    assert found.amax == {"relu_1_out": 31.75}
+    assert found.unmatched == ("/act/Relu_output_0",)
+    assert from_cache(TrtCache(HEAD, {"/act/Relu_output_0": 1.0}), model, NEEDED).amax == {"relu_1_out": 127.0}
+
+
+def test_what_changes_values_hands_no_range_on():
+    cache = TrtCache(HEAD, {"input": 1.0, "conv_1_out": 1.0})
+    assert from_cache(cache, net(), NEEDED).missing == ("relu_1_out", "flatten_1_out")
+
+
 def test_zero_is_a_range():
     assert from_cache(TrtCache(HEAD, {"input": 0.0}), net(), NEEDED).amax == {"input": 0.0}
 

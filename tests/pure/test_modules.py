@@ -84,6 +84,16 @@ def test_passes_keep_the_module_and_nothing_else_of_the_metadata():
     assert b"stem" not in name(fold(net())).SerializeToString()
 
 
+def test_what_is_left_of_a_node_that_does_nothing_keeps_the_module():
+    model = net()
+    model.graph.node.add(op_type="Dropout", name="drop", input=["c"], output=["dropped"])
+    model.graph.node[-1].metadata_props.add(key=SCOPES, value="['', 'head.drop', 'x']")
+    model.graph.output.add(name="dropped").type.CopyFrom(model.graph.output[0].type)
+    mark(model)
+    (left,) = (node for node in fold(model).graph.node if node.output[0] == "dropped")
+    assert (left.op_type, module_of(left)) == ("Identity", "head.drop")
+
+
 def test_names_of_modules_change_the_bytes_and_not_the_signature():
     one, other = net("['', 'a', 'x']"), net("['', 'b', 'x']")
     mark(one)

@@ -111,6 +111,7 @@ def test_what_stands_around_the_whole_network_is_passed_over():
         ["/layer1/layer1.0/Relu_1_output_0", "/layer1/layer1.0/Relu_2_output_0"],
         ["/layer1/layer1.0/relu1/Relu_output_0", "/layer1/layer1.0/relu2/Relu_output_0"],
         ["/layer1/layer1.0/relu/Relu_output_0", "/layer1/layer1.0/Relu_output_0"],
+        ["/layer1/layer1.0/relu/Relu_output_0", "/layer1/layer1.0/act_1/Relu_output_0"],
         ["/layer1/layer1.0/relu_1/Relu_1_output_0", "/layer1/layer1.0/relu/Relu_output_0"],
         ["/Flatten_output_0", "/Reshape_output_0"],
         ["/Relu_output_0", "/Relu_1_output_0"],  # one more than there is
@@ -125,6 +126,7 @@ def test_a_batch_norm_that_is_kept_on_both_sides_changes_nothing():
     kept = graph(("Conv", "conv", "x", "c"), ("BatchNormalization", "bn", "c", "b"))
     names = {"/conv/Conv_output_0": "c", "/bn/BatchNormalization_output_0": "b"}
     assert scoped(names, kept) == names
+    assert scoped(["/conv/Conv_output_0"], kept) == {}
 
 
 def test_branches_leave_the_order_of_what_is_in_them_open():
