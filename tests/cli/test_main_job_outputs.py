@@ -9,6 +9,7 @@ import pytest
 
 from dlcv_deploy import backends
 from dlcv_deploy.bundle import MANIFEST, open_bundle
+from dlcv_deploy.graph.modules import modules
 from dlcv_deploy.parity.crops import to_input
 from dlcv_deploy.types import Preprocess
 
@@ -124,6 +125,10 @@ def test_a_half_graph_answers_in_float32(run, tmp_path):
     model = onnx.load(tmp_path / "h.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node if node.output[0] in ("logits", "features")] == ["Cast"] * 2
+    found = modules(model)
+    assert [found[f"conv_{n}"] for n in (1, 2, 19)] == ["conv1", "layer1.0.conv1", "layer3.2.conv2"]
+    assert found["gemm_1"] == "linear"
+    assert not any(name.startswith("net") for name in found.values())
 
 
 @pytest.mark.parametrize(
