@@ -37,13 +37,13 @@ def network(need, request):
 
 @pytest.fixture(params=["fp32", "fp16", "int8"])
 def lowered(network, request):
-    """It at a precision, lowered; INT8 with ranges that serve the purpose."""
+    """It at a precision, lowered; INT8 with ranges that serve the purpose, and FP16 in between."""
     model = load_model_from_string(network.onnx)
     if request.param == "fp16":
         model, _ = to_half(model)
     elif request.param == "int8":
         ranges = {tensor: 0.5 + i / 8 for i, tensor in enumerate(quantizable(model))}
-        model = load_model_from_string(quantize(network, ranges, through_lrn=True).model.onnx)
+        model, _ = to_half(load_model_from_string(quantize(network, ranges, through_lrn=True).model.onnx))
     return lower_lrn(model)
 
 
