@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 _LEVELS, _MIDDLE = 255.0, 128.0
 AMAX = 127.0
 """Range of the tensor that holds the levels: its scale is 1."""
+TURNS = "it turns the image into its own 256 levels, which int8 holds exactly"
+"""Why the nodes that do so are not in int8 themselves."""
 
 
 def to_pixels(model: ModelProto, mean: Sequence[float], std: Sequence[float]) -> str:

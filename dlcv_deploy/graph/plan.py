@@ -35,6 +35,8 @@ _REASONS = {
 _THROUGH = "it reads and gives int8, and computes its sums of squares and its power in float32"
 _OTHER = "only convolutions, matrix products and residual sums are computed in int8"
 _PLAIN_SUM = "neither input is an int8 convolution that feeds this sum alone, so there is nothing to fuse it into"
+_GROUP_OF = 4
+"""TensorRT's NvInfer.h, IConvolutionLayer::setNbGroups: channels of a group in INT8, in and out."""
 _SUM_ASKED = "residual sums were asked to stay in floating point"
 _ASKED = "it was chosen to stay in floating point"
 _CONSTANT_SUM = "it adds a constant, which takes little time beside the convolutions"
@@ -108,8 +110,9 @@ def plan(
             continue
         else:
             reason = _REASONS.get(node.op_type, _OTHER)
-        reason = reason or (_ASKED if node.name in floats else "")
         is_conv = is_op(node, "Conv") and not reason
+        if not reason and node.name in floats:
+            reason = _ASKED
         if not reason and node.input[position] in zero:
             reason = f"its input {node.input[position]} was 0 on every calibration image"
         if is_conv:
@@ -135,6 +138,9 @@ def _why_no_product(node: NodeProto, at: Index) -> str:
         return f"its weight is {TensorProto.DataType.Name(weight.data_type).lower()}, not float32"
     if attribute(node, "transA", 0) or (node.op_type == "MatMul" and len(weight.dims) != 2):
         return "it is not a product of activations with one weight matrix"
+    groups = attribute(node, "group", 1)
+    if groups > 1 and (weight.dims[0] // groups % _GROUP_OF or weight.dims[1] % _GROUP_OF):
+        return f"TensorRT takes groups of {_GROUP_OF} channels, 8, 12 ... alone in int8, and it has others"
     return ""
 
 

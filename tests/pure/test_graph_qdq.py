@@ -117,17 +117,23 @@ def test_the_output_channel_of_a_matrix_follows_from_the_operator(body, shape, a
     assert np.abs(run(result.model, x) - want).max() <= 1e-5
 
 
+def grouped(*shape):
+    o, c = shape[0], 2 * shape[1]
+    w = np.ones(shape, np.float32) * 2.0 ** np.arange(o, dtype=np.float32).reshape(-1, 1, 1, 1)
+    signature = f"(float[n,{c},4,4] input) => (float[n,{o},4,4] logits)"
+    return exported("[conv_1] logits = Conv <group = 2> (input, w)", "", signature=signature, w=w)
+
+
 def test_a_grouped_convolution_has_a_scale_for_each_of_its_outputs():
-    w = np.array([1, 2, 4, 8], np.float32).reshape(4, 1, 1, 1)
-    model = exported(
-        "[conv_1] logits = Conv <group = 2> (input, w)",
-        "",
-        signature="(float[n,2,4,4] input) => (float[n,4,4,4] logits)",
-        w=w,
-    )
-    got = values(quantized(model))
-    assert got["w_scale"].tolist() == [np.float32(v / 127) for v in (1, 2, 4, 8)]
-    assert got["w_q"].reshape(-1).tolist() == [127] * 4
+    got = values(quantized(grouped(8, 4, 1, 1)))
+    assert got["w_scale"].tolist() == [np.float32(2.0**i / 127) for i in range(8)]
+    assert got["w_q"].reshape(-1).tolist() == [127] * 32
+
+
+@pytest.mark.parametrize("shape", [(8, 2, 1, 1), (4, 4, 1, 1), (12, 4, 1, 1), (8, 6, 1, 1)])
+def test_groups_of_other_than_a_multiple_of_four_channels_stay_in_float(shape):
+    with pytest.raises(SpecError, match="TensorRT takes groups of 4 channels"):
+        quantized(grouped(*shape))
 
 
 @given(
