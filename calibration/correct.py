@@ -14,8 +14,9 @@ import numpy.typing as npt
 from onnx import NodeProto
 
 from ..graph.index import attribute, index, is_op
+from ..graph.layer import Layer, packed
 from ..graph.plan import PRODUCTS
-from ..graph.qdq import Layer, Prepared, packed, prepare
+from ..graph.qdq import Prepared, prepare, takes_bias
 from ..progress import Progress, silent
 from ..types import Corrections, ExportedModel
 from .recipe import Recipe
@@ -56,10 +57,7 @@ def correct(
     if not recipe.corrects:
         return made
     prepared = prepare(exported, amax, made)
-    walk = _Walk(prepared, load, recipe)
-    graph = prepared.model.graph
-    (source,) = (i.name for i in graph.input)
-    walk.fp[source] = walk.int8[source] = inputs
+    walk, graph = _Walk(prepared, load, recipe, inputs), prepared.model.graph
     with progress("correct", len(graph.node)) as advance:
         for at, node in enumerate(graph.node):
             walk.step(at, node)
@@ -77,39 +75,40 @@ def images_for(exported: ExportedModel, load: Load) -> int:
 class _Walk:
     """Both versions of a network, as far as they have been computed, and the corrections so far."""
 
-    def __init__(self, prepared: Prepared, load: Load, recipe: Recipe) -> None:
+    def __init__(self, prepared: Prepared, load: Load, recipe: Recipe, inputs: Floats) -> None:
         self._places, self._scales, self._recipe = prepared.places, prepared.scales, recipe
         self._steps, self._at = Steps(prepared.model, load), index(prepared.model.graph)
-        self.fp: dict[str, Floats] = {}
-        self.int8: dict[str, Floats] = {}
+        (source,) = (i.name for i in prepared.model.graph.input)
+        self._images = len(inputs)
+        self._fp, self._int8 = {source: inputs}, {source: inputs}
         self.gain: dict[str, tuple[float, ...]] = {}
         self.bias: dict[str, tuple[float, ...]] = {}
         self.rounding: dict[str, str] = {}
 
     def step(self, at: int, node: NodeProto) -> None:
         """Compute a node in both versions, correct it, and let go what is not read again."""
-        names = self._steps.varying(node)
-        result = node.output[0]
+        if not self._steps.gives(node):
+            return
+        names, result = self._steps.reads(node), node.output[0]
         read = {t: self._read(node, t) for t in names}
         with self._steps.opened(node) as own:
-            self.fp[result] = own.run({t: self.fp[t] for t in names})
-            if is_op(node, *PRODUCTS) and (result, 0) in self._places.reads:
-                self.int8[result] = self._layer(node, read)
-            elif all(read[t] is self.fp[t] for t in names):
-                self.int8[result] = self.fp[result]
+            self._fp |= own.run({t: self._fp[t] for t in names}, self._images)
+            if is_op(node, *PRODUCTS) and (result, 0) in self._places.reads and node.input[0] in read:
+                self._int8[result] = self._layer(node, read)
+            elif all(read[t] is self._fp[t] for t in names):
+                self._int8 |= {t: self._fp[t] for t in self._steps.gives(node)}
             else:
-                self.int8[result] = own.run(read)
+                self._int8 |= own.run(read, self._images)
         for tensor in names:
             if self._steps.last[tensor] == at:
-                del self.fp[tensor], self.int8[tensor]
+                del self._fp[tensor], self._int8[tensor]
 
     def _read(self, node: NodeProto, tensor: str) -> Floats:
         """What a node in INT8 reads: rounded where it reads a pair."""
-        values = self.int8[tensor]
-        position = list(node.input).index(tensor)
-        if (node.output[0], position) not in self._places.reads:
-            return values
-        return rounded(values, self._scales[tensor])
+        inputs = ((node.output[0], position) for position, name in enumerate(node.input) if name == tensor)
+        if self._places.reads.isdisjoint(inputs):
+            return self._int8[tensor]
+        return rounded(self._int8[tensor], self._scales[tensor])
 
     def _layer(self, node: NodeProto, read: Mapping[str, Floats]) -> Floats:
         """A layer's output in INT8, corrected."""
@@ -119,14 +118,14 @@ class _Walk:
         if self._recipe.rounding and not attribute(node, "auto_pad", b"").strip(b"NOTSET"):
             steps = round_by_output(layer, node, moments(node, read[tensor], layer))
             if (steps != nearest).any():
-                self.rounding[node.name] = packed(steps.astype(np.int16) - nearest)
+                self.rounding[node.name] = packed(steps, nearest)
         weight = layer.shaped((steps * layer.scale[:, None]).astype(np.float32))
         with self._steps.opened(node, {1: weight}) as quantized:
-            got = quantized.run(read)
-        if not (self._recipe.bias or self._recipe.norm) or is_op(node, "MatMul"):
+            got = quantized.run(read, self._images)[node.output[0]]
+        if not (self._recipe.bias or self._recipe.norm) or not takes_bias(node, self._at):
             return got
         axes = (0, *range(2, got.ndim))
-        gain, shift = _fit(self.fp[node.output[0]], got, axes, scaled=self._recipe.norm)
+        gain, shift = _fit(self._fp[node.output[0]], got, axes, scaled=self._recipe.norm)
         if self._recipe.norm:
             self.gain[node.name] = tuple(gain.tolist())
         self.bias[node.name] = tuple(shift.tolist())
@@ -138,7 +137,7 @@ class _Walk:
 
 def rounded(values: Floats, scale: float) -> Floats:
     """Values as a Q/DQ pair gives them."""
-    steps = np.divide(values, np.float32(scale))
+    steps: Floats = np.divide(values, np.float32(scale))
     np.rint(steps, out=steps)
     np.clip(steps, -128, 127, out=steps)
     steps *= np.float32(scale)

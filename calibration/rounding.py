@@ -15,10 +15,9 @@ import numpy.typing as npt
 from onnx import NodeProto
 
 from ..graph.index import attribute, is_op
-from ..graph.qdq import Layer
+from ..graph.layer import Layer, Steps
 
 Doubles = npt.NDArray[np.float64]
-Steps = npt.NDArray[np.int8]
 _ROWS = 1 << 14
 """Places of a convolution's input that its moments are taken from, at most, evenly spread over images and positions."""
 _DAMP = 0.01
@@ -40,7 +39,7 @@ def moments(node: NodeProto, read: npt.NDArray[np.float32], layer: Layer) -> lis
     groups = attribute(node, "group", 1) if is_op(node, "Conv") else 1
     found = []
     for part in np.split(read, groups, axis=1):
-        places = _places(node, part, layer) if is_op(node, "Conv") else part.reshape(len(part), -1)
+        places = _places(node, part, layer) if is_op(node, "Conv") else part.reshape(-1, layer.rows.shape[1])
         centred = places - places.mean(0)
         found.append((centred.T @ centred).astype(np.float64) / len(centred))
     return found
@@ -68,13 +67,12 @@ def _places(node: NodeProto, x: npt.NDArray[np.float32], layer: Layer) -> npt.ND
     padded = np.pad(x, ((0, 0), (0, 0), *zip(pads[:n], pads[n:], strict=True)))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, n + 2)))
-    windows = windows[(..., *(slice(None, None, d) for d in dilations))]
-    windows = windows[(slice(None), slice(None), *(slice(None, None, s) for s in strides))]
-    places = (len(x), *windows.shape[2 : n + 2])
+    every = tuple(slice(None, None, step) for step in (1, 1, *strides, *dilations))
+    windows = np.moveaxis(windows[every], 1, n + 1)  # (images, places, channels, kernel)
+    places = windows.shape[: n + 1]
     total = math.prod(places)
     chosen = np.unique(np.linspace(0, total - 1, min(total, _ROWS)).astype(np.int64))
-    image, *where = np.unravel_index(chosen, places)
-    return np.asarray(windows[(image, slice(None), *where)]).reshape(len(chosen), -1)
+    return np.asarray(windows[np.unravel_index(chosen, places)]).reshape(len(chosen), -1)
 
 
 def _compensated(w: Doubles, covariance: Doubles) -> Steps:
@@ -83,7 +81,7 @@ def _compensated(w: Doubles, covariance: Doubles) -> Steps:
     diagonal = np.diagonal(h).copy()
     still = diagonal == 0  # a value that never varies costs nothing, and compensates nothing
     h[still, still] = 1.0
-    h[np.diag_indices_from(h)] += _DAMP * max(float(diagonal.mean()), np.finfo(np.float64).tiny) + 1e-12
+    h[np.diag_indices_from(h)] += _DAMP * diagonal.mean()
     order = np.argsort(-np.diagonal(h), kind="stable")
     upper = np.linalg.cholesky(np.linalg.inv(h[np.ix_(order, order)])).T
     left, steps = w[:, order].copy(), np.empty(w.shape, np.float64)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from ..errors import SpecError
 from ..graph.index import index, initializer, types
 from ..types import BATCH
 
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Load = Callable[[bytes], "Session"]
 _CHUNK_VALUES = 1 << 22
-"""Values that a node takes or gives at a time, about, so that a runtime's own memory stays small."""
+"""Values of the largest tensor that are computed at a time, about, so that a runtime's own memory stays small."""
 
 
 class Steps:
     """Runs the nodes of a network one by one; ``last`` says after which node a tensor is no longer read.
+
+    What passes between them are float32 tensors with the batch as the first axis. Whatever else nodes make (shapes,
+    sequences, masks) is made again for each node that reads it, from the tensors that it follows from.
 
     Args:
         model: An fp32 network with a dynamic batch.
@@ -33,76 +36,92 @@ class Steps:
     def __init__(self, model: ModelProto, load: Load) -> None:
         self._model, self._load = model, load
         self._known, self._at = types(model), index(model.graph)
-        self.last = {t: at for at, node in enumerate(model.graph.node) for t in node.input}
+        self._place = {t: at for at, node in enumerate(model.graph.node) for t in node.output if t}
+        self.last = {t: at for at, node in enumerate(model.graph.node) if self.gives(node) for t in self.reads(node)}
+        largest = max((self._size(t) for t in self._known), default=1)
+        self._chunk = max(1, min(BATCH.hi, _CHUNK_VALUES // max(1, largest)))
 
-    def varying(self, node: NodeProto) -> tuple[str, ...]:
-        """The inputs of a node that are no initializers, each once."""
-        return tuple(dict.fromkeys(t for t in node.input if t and t not in self._at.initializers))
+    def gives(self, node: NodeProto) -> tuple[str, ...]:
+        """The outputs of a node that pass on to others; none of a node that is run with its readers."""
+        return tuple(t for t in node.output if self._passes(t))
+
+    def reads(self, node: NodeProto) -> tuple[str, ...]:
+        """What has to be there to run a node, each tensor once."""
+        return tuple(dict.fromkeys(t for part in self._with(node) for t in part.input if self._passes(t)))
 
     def opened(self, node: NodeProto, constants: Mapping[int, npt.NDArray[np.generic]] | None = None) -> Step:
-        """A node ready to run, with ``constants`` by position in place of its own initializers.
-
-        Raises:
-            SpecError: The type or shape of a tensor is not known.
-        """
-        names = self.varying(node)
-        graph = helper.make_graph(
-            [node], "step", [self._value(t) for t in names], [self._value(t) for t in node.output if t]
-        )
+        """A node ready to run, with ``constants`` by position in place of its own initializers."""
         given = {node.input[position]: values for position, values in (constants or {}).items()}
-        for tensor in dict.fromkeys(node.input):
+        nodes, names, outputs = self._with(node), self.reads(node), self.gives(node)
+        graph = helper.make_graph(nodes, "step", [*map(self._value, names)], [*map(self._value, outputs)])
+        for tensor in dict.fromkeys(t for part in nodes for t in part.input):
             if tensor in given:
                 graph.initializer.append(initializer(tensor, given[tensor]))
             elif tensor in self._at.initializers:
                 graph.initializer.append(self._at.initializers[tensor])
         alone = helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
-        return Step(self._load(alone.SerializeToString()), names, node.output[0])
+        return Step(self._load(alone.SerializeToString()), names, outputs, self._chunk)
 
     def bytes_per_image(self) -> int:
         """The most that the tensors of one image take together while the nodes run one by one."""
         live: dict[str, int] = {t.name: self._size(t.name) for t in self._model.graph.input}
         most = sum(live.values())
         for at, node in enumerate(self._model.graph.node):
-            live.update((t, self._size(t)) for t in node.output if t)
+            live.update((t, self._size(t)) for t in self.gives(node))
             most = max(most, sum(live.values()))
-            for tensor in set(node.input):
-                if self.last[tensor] == at:
+            for tensor in self.reads(node):
+                if self.last.get(tensor) == at:
                     live.pop(tensor, None)
         return 4 * most
 
-    def _size(self, tensor: str) -> int:
-        element, shape = self._known.get(tensor, (0, None))
-        if element != TensorProto.FLOAT or not shape or not all(isinstance(n, int) for n in shape[1:]):
-            return 0
-        return int(np.prod([n for n in shape[1:] if isinstance(n, int)]))
+    def _with(self, node: NodeProto) -> list[NodeProto]:
+        """A node after those that make what does not pass."""
+        found: dict[int, NodeProto] = {}
+        todo = [node]
+        while todo:
+            one = todo.pop()
+            place = self._place[next(t for t in one.output if t)]
+            if place not in found:
+                found[place] = one
+                todo += [self._at.producer[t] for t in one.input if t in self._place and not self._passes(t)]
+        return [found[place] for place in sorted(found)]
 
-    def _value(self, tensor: str) -> object:
+    def _passes(self, tensor: str) -> bool:
         element, shape = self._known.get(tensor, (0, None))
-        if shape is None:
-            raise SpecError(f"the shape of tensor {tensor!r} is not known", fix="export the model again")
+        if tensor in self._at.initializers or element != TensorProto.FLOAT or not shape:
+            return False
+        return not isinstance(shape[0], int) and all(isinstance(n, int) for n in shape[1:])
+
+    def _size(self, tensor: str) -> int:
+        shape = self._known[tensor][1] if self._passes(tensor) else None
+        return math.prod(n for n in shape[1:] if isinstance(n, int)) if shape else 0
+
+    def _value(self, tensor: str) -> ValueInfoProto:
+        element, shape = self._known[tensor]
         return helper.make_tensor_value_info(tensor, element, shape)
 
 
 class Step:
     """One node in a session of its own, for as many images as there are."""
 
-    def __init__(self, session: Session, names: tuple[str, ...], output: str) -> None:
-        self._session, self._names, self._output = session, names, output
+    def __init__(self, session: Session, names: tuple[str, ...], outputs: tuple[str, ...], chunk: int) -> None:
+        self._session, self._names, self._outputs, self._chunk = session, names, outputs, chunk
 
-    def run(self, values: Mapping[str, Floats]) -> Floats:
-        """The node's first output for its varying inputs, by name, each with the images as the first axis."""
-        feeds = [values[name] for name in self._names]
-        images = len(feeds[0])
-        each = max(feed[0].size for feed in feeds)
-        chunk = max(1, min(BATCH.hi, _CHUNK_VALUES // max(1, each)))
-        result: Floats | None = None
-        for start in range(0, images, chunk):
-            part = {name: feed[start : start + chunk] for name, feed in zip(self._names, feeds, strict=True)}
-            given = self._session.run(part)[self._output]
-            if result is None:
-                result = np.empty((images, *given.shape[1:]), np.float32)
-            result[start : start + chunk] = given
-        assert result is not None
+    def run(self, values: Mapping[str, Floats], images: int) -> dict[str, Floats]:
+        """What the node gives for what it reads, by name, each with the images as the first axis.
+
+        A tensor may have several rows for each image.
+        """
+        result: dict[str, Floats] = {}
+        for start in range(0, images, self._chunk):
+            stop = min(start + self._chunk, images)
+            part = {name: _rows(values[name], start, stop, images) for name in self._names}
+            given = self._session.run(part)
+            for name in self._outputs:
+                if name not in result:
+                    rows = len(given[name]) // (stop - start) * images
+                    result[name] = np.empty((rows, *given[name].shape[1:]), np.float32)
+                _rows(result[name], start, stop, images)[:] = given[name]
         return result
 
     def __enter__(self) -> Step:
@@ -110,3 +129,8 @@ class Step:
 
     def __exit__(self, *error: object) -> None:
         self._session.close()
+
+
+def _rows(values: Floats, start: int, stop: int, images: int) -> Floats:
+    each = len(values) // images
+    return values[start * each : stop * each]

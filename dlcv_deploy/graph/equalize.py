@@ -19,7 +19,7 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from ..errors import SpecError
-from .index import Index, attribute, index, initializer, is_op, types
+from .index import Index, attribute, index, initializer, is_op, taps, types
 from .plan import PRODUCTS
 
 Floats = npt.NDArray[np.float64]
@@ -65,38 +65,58 @@ def equalization(
     return found
 
 
-def equalize(model: ModelProto, factors: Mapping[str, Sequence[float]]) -> None:
+def equalize(model: ModelProto, factors: Mapping[str, Sequence[float]]) -> dict[str, Floats]:
     """Divide the outputs of layers by factors and make the weights of their readers fit; changes ``model``.
 
     Args:
         model: An fp32 network.
         factors: By the output of a Conv, Gemm or MatMul; as ``equalization`` gives them.
 
+    Returns:
+        What ``restore`` has to multiply the outputs by that repeat an inner tensor (``index.taps``).
+
     Raises:
         SpecError: They do not fit the network: other channels, no such layer, or a sum, an output or an operator that
             would see the difference.
     """
     if not factors:
-        return
+        return {}
     graph, ties = model.graph, _Ties(model)
     by_group: dict[int, float] = {}
     for tensor, values in factors.items():
         if tensor not in ties.channels or ties.channels[tensor] != len(values):
             raise _foreign(f"the network has no layer that gives {tensor!r} with {len(values)} channels")
         for group, value in zip(ties.groups(tensor), values, strict=True):
-            if not (np.isfinite(value) and value > 0) or by_group.setdefault(group, value) != value:
-                raise _foreign(f"a channel of {tensor!r} would be divided by {value} and by another number")
+            if not (np.isfinite(value) and value > 0):
+                raise _foreign(f"a channel of {tensor!r} would be divided by {value}")
+            if by_group.setdefault(group, value) != value:
+                raise _foreign(f"a channel of {tensor!r} would be divided by {value} and by {by_group[group]}")
             if group in ties.fixed and value != 1.0:
                 raise _foreign(f"{tensor!r} reaches an output or an operator that would see the difference")
     at = index(graph)
+
+    def of(tensor: str) -> Floats:
+        return np.array([by_group.get(g, 1.0) for g in ties.groups(tensor)] if tensor in ties.channels else [1.0])
+
     for node in graph.node:
         if is_op(node, *PRODUCTS) and node.input[1] in at.initializers:
-            ins, outs = (
-                np.array([by_group.get(g, 1.0) for g in ties.groups(t)]) if t in ties.channels else np.ones(1)
-                for t in (node.input[0], node.output[0])
-            )
+            ins, outs = of(node.input[0]), of(node.output[0])
             if (ins != 1).any() or (outs != 1).any():
                 _scale(graph, node, at, ins, outs)
+    repeated = {tensor: of(tensor) for tensor in sorted(taps(graph))}
+    return {tensor: by for tensor, by in repeated.items() if (by != 1).any()}
+
+
+def restore(model: ModelProto, factors: Mapping[str, npt.ArrayLike]) -> None:
+    """Multiply outputs that repeat an equalized tensor, (N, C, ...), by what it was divided by; changes ``model``."""
+    known = types(model) if factors else {}
+    for node in model.graph.node:
+        if node.output[0] in factors:
+            shape = known[node.output[0]][1] or ()
+            by = np.asarray(factors[node.output[0]], np.float32).reshape(-1, *[1] * (len(shape) - 2))
+            name = f"{node.output[0]}_equalized"
+            model.graph.initializer.append(initializer(name, by))
+            node.op_type, node.input[:] = "Mul", [node.input[0], name]
 
 
 def _scale(graph: GraphProto, node: NodeProto, at: Index, ins: Floats, outs: Floats) -> None:
@@ -104,10 +124,9 @@ def _scale(graph: GraphProto, node: NodeProto, at: Index, ins: Floats, outs: Flo
     weight = at.array(node.input[1]).astype(np.float64)
     if is_op(node, "Conv"):
         groups = attribute(node, "group", 1)
-        rows = np.repeat(ins.reshape(groups, -1), len(weight) // groups, axis=0)  # (out, in / groups)
-        weight = (
-            weight * rows.reshape(*rows.shape, *[1] * (weight.ndim - 2)) / outs.reshape(-1, *[1] * (weight.ndim - 1))
-        )
+        ins = np.broadcast_to(ins, groups * weight.shape[1]).reshape(groups, -1)
+        rows = np.repeat(ins, len(weight) // groups, axis=0) / outs[:, None]  # (out, in / groups)
+        weight = weight * rows.reshape(*rows.shape, *[1] * (weight.ndim - 2))
     elif attribute(node, "transB", 0):
         weight = weight * ins[None, :] / outs[:, None]
     else:
@@ -126,7 +145,8 @@ class _Ties:
 
     def __init__(self, model: ModelProto) -> None:
         graph, known = model.graph, types(model)
-        self._at = index(graph)
+        self._at = index(graph, without=taps(graph))
+        self._rank: dict[str, int] = {}
         self.channels: dict[str, int] = {}
         self._first: dict[str, int] = {}
         self._parent: list[int] = []
@@ -134,7 +154,7 @@ class _Ties:
         for tensor in [*fed, *(t for node in graph.node for t in node.output if t)]:
             element, shape = known.get(tensor, (0, None))
             if element == TensorProto.FLOAT and shape is not None and len(shape) > 1 and isinstance(shape[1], int):
-                self.channels[tensor] = shape[1]
+                self.channels[tensor], self._rank[tensor] = shape[1], len(shape)
                 self._first[tensor] = len(self._parent)
                 self._parent.extend(range(len(self._parent), len(self._parent) + shape[1]))
         fixed = [*fed, *self._at.outputs]
@@ -169,7 +189,7 @@ class _Ties:
         n = self.channels[result]
         if is_op(node, *_SAME) and self.channels[source] == n and len([t for t in node.output if t]) == 1:
             self._join(result, range(n), source, range(n))
-        elif is_op(node, "Add") and len(floats) == 2 and all(self.channels[t] == n for t in floats):
+        elif is_op(node, "Add") and len(floats) == 2 and all(self._alike(t, result) for t in floats):
             for t in floats:
                 self._join(result, range(n), t, range(n))
         elif is_op(node, "Flatten") and attribute(node, "axis", 1) == 1 and n % self.channels[source] == 0:
@@ -184,7 +204,7 @@ class _Ties:
             return self._tied_pad(node, n)
         elif is_op(node, "Slice") and self.channels[source] == n:
             axes = self._at.array(node.input[3]).tolist() if self._constant(node, 3) else [1]
-            if any(axis in (1, -3) for axis in axes):
+            if any(axis % self._rank[result] == 1 for axis in axes):
                 return False
             self._join(result, range(n), source, range(n))
         else:
@@ -194,6 +214,8 @@ class _Ties:
     def _is_layer(self, node: NodeProto) -> bool:
         """Whether a layer's weights can take factors: constant float32, data times weight."""
         weight = self._at.initializers.get(node.input[1])
+        if is_op(node, "MatMul") and any(self._rank.get(t, 2) != 2 for t in (node.input[0], node.output[0])):
+            return False  # its channels come last
         if weight is None or weight.data_type != TensorProto.FLOAT or attribute(node, "transA", 0):
             return False
         bias = node.input[2] if len(node.input) > 2 else ""
@@ -203,11 +225,8 @@ class _Ties:
     def _tied_pad(self, node: NodeProto, n: int) -> bool:
         if not self._constant(node, 1) or len(node.input) > 3:
             return False
-        if (
-            len(node.input) > 2
-            and node.input[2]
-            and (not self._constant(node, 2) or self._at.array(node.input[2]).any())
-        ):
+        filler = node.input[2] if len(node.input) > 2 else ""
+        if filler and (not self._constant(node, 2) or self._at.array(filler).any()):
             return False
         pads = self._at.array(node.input[1]).tolist()
         before, kept = pads[1], self.channels[node.input[0]]
@@ -215,6 +234,9 @@ class _Ties:
             return False
         self._join(node.output[0], range(before, before + kept), node.input[0], range(kept))
         return True
+
+    def _alike(self, tensor: str, other: str) -> bool:
+        return self.channels[tensor] == self.channels[other] and self._rank[tensor] == self._rank[other]
 
     def _constant(self, node: NodeProto, position: int) -> bool:
         return len(node.input) > position and node.input[position] in self._at.initializers

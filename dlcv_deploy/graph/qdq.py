@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses as dc
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from ..errors import SpecError
 from ..types import Corrections, ExportedModel, QuantizedModel
-from .equalize import equalize
-from .index import Array, Index, attribute, check_finite, drop, index, initializer, is_op, opset, replace
-from .pixels import AMAX, own, to_pixels
+from .equalize import equalize, restore
+from .index import Index, attribute, check_finite, drop, index, initializer, is_op, opset, replace
+from .layer import TINY, TOP, Floats, Layer, misfit, unpacked
+from .pixels import AMAX, TURNS, own, to_pixels
 from .plan import PRODUCTS, Plan, plan
 
-_TOP = 127
-_TINY = 2.0**-64
-"""The smallest scale written: the product of two is a normal float32."""
-_BIAS_STEPS = 2.0**30
 NO_CORRECTIONS = Corrections()
-Floats = npt.NDArray[np.float64]
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -109,16 +101,20 @@ def prepare(
     check_finite(model.graph)
     _check_ranges(quantizable(model), amax)
     _check_nodes(model.graph, corrections)
-    equalize(model, corrections.equalization)
+    repeated = equalize(model, corrections.equalization)
     levels = ""
     if corrections.pixels is not None and not _keeps_first(model.graph, corrections.float_nodes):
         levels = to_pixels(model, *corrections.pixels)
     ranges = {**amax, levels: AMAX} if levels else amax
     places, scales = _scaled(model.graph, ranges, corrections, through_lrn=through_lrn)
-    places.left_alone[:] = [left for left in places.left_alone if left.node not in own(levels, model.graph)]
+    turning = own(levels, model.graph)
+    places.left_alone[:] = [
+        dc.replace(left, reason=TURNS) if left.node in turning else left for left in places.left_alone
+    ]
     if not places.quantized:
         reason = places.left_alone[0].reason if places.left_alone else "it has no convolutions or matrix products"
         raise SpecError(f"nothing in {exported.name} can be computed in int8: {reason}", fix="build it in fp16 or fp32")
+    restore(model, repeated)
     return Prepared(model, places, scales)
 
 
@@ -131,11 +127,7 @@ def _check_nodes(graph: GraphProto, made: Corrections) -> None:
     there = {node.name for node in graph.node}
     for name in (*made.gain, *made.bias, *made.rounding, *made.float_nodes):
         if name not in there:
-            raise _misfit(f"there is no node {name!r}")
-
-
-def _misfit(what: str) -> SpecError:
-    return SpecError(f"the corrections do not fit the network: {what}", fix="calibrate this network again")
+            raise misfit(f"there is no node {name!r}")
 
 
 def _check_ranges(wanted: Sequence[str], amax: Mapping[str, float]) -> None:
@@ -161,11 +153,11 @@ def _scaled(
     Ranges are looked up where the whole plan has them, for only those were asked for.
     """
     whole = plan(graph, through_lrn=through_lrn)
-    dead = frozenset(t for t in whole.range_of.values() if amax[t] / _TOP < _TINY)
+    dead = frozenset(t for t in whole.range_of.values() if amax[t] / TOP < TINY)
     floats = frozenset(made.float_nodes)
     left = plan(graph, dead, through_lrn=through_lrn, floats=floats, sums=not made.float_sums)
     ranges = {t: amax[whole.range_of[source]] for t, source in left.range_of.items()}
-    return left, {t: float(np.float32(top / _TOP)) for t, top in ranges.items()}
+    return left, {t: float(np.float32(top / TOP)) for t, top in ranges.items()}
 
 
 def _rewrite(graph: GraphProto, places: Plan, scales: Mapping[str, float], made: Corrections) -> None:
@@ -211,12 +203,14 @@ def _weight(
     layer = Layer.of(node, at, input_scale)
     steps = layer.nearest()
     if node.name in made.rounding:
-        steps = _rounded(steps, made.rounding[node.name], node.name)
+        steps = unpacked(steps, made.rounding[node.name], node.name)
     scale = layer.scale
     if node.name in made.gain or node.name in made.bias:
         gain, shift = (_channels(by, node.name, len(scale), d) for by, d in ((made.gain, 1.0), (made.bias, 0.0)))
+        if not (gain > 0).all():
+            raise misfit(f"a channel of {node.name!r} would be multiplied by {gain.min()}")
         scale = (scale * gain).astype(np.float32)
-        _rebias(node, layer.bias * gain + shift, added)
+        _rebias(node, at, layer.bias * gain * attribute(node, "beta", 1.0) + shift, added)
     name = tensor
     while f"{name}_q" in added:  # another node's, with another bias
         name += "_again"
@@ -230,66 +224,23 @@ def _weight(
 def _channels(values: Mapping[str, Sequence[float]], node: str, count: int, default: float) -> Floats:
     found = values.get(node, [default] * count)
     if len(found) != count:
-        raise _misfit(f"{node!r} has {count} channels, and there are {len(found)} numbers for it")
+        raise misfit(f"{node!r} has {count} channels, and there are {len(found)} numbers for it")
+    if not np.isfinite(found).all():
+        raise misfit(f"there is a number for {node!r} that is NaN or infinite")
     return np.asarray(found, np.float64)
 
 
-def _rebias(node: NodeProto, bias: Floats, added: dict[str, TensorProto]) -> None:
-    if is_op(node, "MatMul"):
-        raise _misfit(f"{node.name!r} is a MatMul, which has no bias to correct")
+def takes_bias(node: NodeProto, at: Index) -> bool:
+    """Whether a layer's bias is a constant that can be corrected, or none that can be added."""
+    held = len(node.input) > 2 and node.input[2]
+    return not is_op(node, "MatMul") and (not held or held in at.initializers)
+
+
+def _rebias(node: NodeProto, at: Index, bias: Floats, added: dict[str, TensorProto]) -> None:
+    if not takes_bias(node, at):
+        raise misfit(f"{node.name!r} is a {node.op_type} without a bias that could be corrected")
+    for beta in [a for a in node.attribute if a.name == "beta"]:
+        node.attribute.remove(beta)  # it is in the bias
     name = f"{node.output[0]}_corrected_bias"
     added[name] = initializer(name, bias.astype(np.float32))
     node.input[2:] = [name]
-
-
-def _rounded(nearest: Array, text: str, node: str) -> Array:
-    """Steps with their differences from the nearest ones added, as ``Corrections.rounding`` has them."""
-    try:
-        delta = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), np.int8)
-    except (binascii.Error, zlib.error) as e:
-        raise _misfit(f"the rounding of {node!r} is damaged ({e})") from e
-    if delta.size != nearest.size:
-        raise _misfit(f"the rounding of {node!r} is not of its {nearest.size} weights")
-    result: Array = np.clip(nearest.astype(np.int16) + delta.reshape(nearest.shape), -_TOP, _TOP).astype(np.int8)
-    return result
-
-
-def packed(delta: Array) -> str:
-    """Differences from the nearest steps as ``Corrections.rounding`` has them."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(delta, np.int8).tobytes(), 9)).decode()
-
-
-@dc.dataclass(frozen=True, slots=True)
-class Layer:
-    """A weight on its way to INT8: rows (out, values), the float32 scale and the bias of each, its axis and shape."""
-
-    rows: Array
-    scale: Array
-    bias: Floats
-    axis: int
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, node: NodeProto, at: Index, input_scale: float) -> Layer:
-        """The weight of a Conv, Gemm or MatMul whose input has the scale ``input_scale``."""
-        weight = at.array(node.input[1])
-        axis = 0 if is_op(node, "Conv") or attribute(node, "transB", 0) else 1
-        rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-        held = len(node.input) > 2 and node.input[2] in at.initializers
-        bias = at.array(node.input[2]).astype(np.float64) if held else np.zeros(1)
-        amax = np.abs(rows).max(axis=1).astype(np.float64)
-        most = np.abs(bias).reshape(-1, bias.shape[-1] if bias.ndim else 1).max(axis=0)
-        least = np.maximum(most / input_scale / _BIAS_STEPS, _TINY)
-        return cls(rows, np.maximum(amax / _TOP, least).astype(np.float32), bias, axis, weight.shape)
-
-    def nearest(self) -> Array:
-        """The rows in the nearest int8 steps."""
-        steps = np.empty(self.rows.shape, np.int8)
-        for at, row in enumerate(self.rows):  # a row in float64 fits a cache; a whole weight may not fit memory
-            steps[at] = np.clip(np.rint(row / np.float64(self.scale[at])), -_TOP, _TOP)
-        return steps
-
-    def shaped(self, rows: Array) -> Array:
-        """Rows in the shape of the weight."""
-        moved = [self.shape[self.axis], *(n for a, n in enumerate(self.shape) if a != self.axis)]
-        return np.moveaxis(rows.reshape(moved), 0, self.axis)
