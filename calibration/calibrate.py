@@ -156,9 +156,13 @@ def tabulated(
         random=samples.random,
         amax=amax,
         corrections=made,
-        statistics={name: Statistics(h.amax, h.zeros, h.nonzero) for name, h in sorted(seen.histograms.items())},
+        statistics={name: _seen(histogram) for name, histogram in sorted(seen.histograms.items())},
         versions=runtimes.versions,
     )
+
+
+def _seen(of: Histogram) -> Statistics:
+    return Statistics(of.amax, of.zeros, of.nonzero, of.constant)
 
 
 def first_inputs(samples: Samples, pre: Preprocess, count: int) -> npt.NDArray[np.float32]:

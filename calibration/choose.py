@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ..graph.plan import PRODUCTS
 from ..graph.qdq import quantize
 from ..parity.compare import Scores
 from ..progress import Progress, silent
-from ..study import LayerDamage, Mixed, QuantizationStudy, Robustness, Tournament
+from ..study import LayerDamage, Mixed, Point, QuantizationStudy, Robustness, Tournament
 from ..types import BATCH, Corrections
 from .calibrate import Observed, Runtimes, Subject, calibrate, first_inputs, observe, tabulated
 from .recipe import PRESETS, Recipe
@@ -151,7 +152,7 @@ class _Judge:
         ranked = sensitivity(layers, only, *judged, progress=self._progress)
         total = sum(multiply_adds(load_model_from_string(self._subject.model.onnx)).values())
         chosen = mixed(ranked, without, *judged, max_drop=max_drop, multiply_adds=total, progress=self._progress)
-        return ranked, chosen
+        return ranked, _some_int8(chosen)
 
     def _table(self, recipe: Recipe) -> CalibrationTable:
         if recipe.equalize not in self._seen:
@@ -173,6 +174,20 @@ class _Judge:
             name = session.outputs[0].name
             parts = range(0, len(self._inputs), step)
             return np.concatenate([session.run({source.name: self._inputs[i : i + step]})[name] for i in parts])
+
+
+def _some_int8(found: Mixed) -> Mixed:
+    """What was found, or, where nothing is in INT8 then, the mixture with INT8 that loses the least: not reached."""
+    if found.chosen.share_int8:
+        return found
+
+    def lost(point: Point) -> float:
+        score = point.score
+        loss = score.drop if found.measure == "top-1" else score.flipped_percent
+        return math.inf if loss is None or score.non_finite else loss
+
+    best = min((p for p in found.curve if p.share_int8), key=lambda p: (lost(p), -p.share_int8))
+    return dc.replace(found, reached=False, chosen=best)
 
 
 def _layers(subject: Subject, table: CalibrationTable) -> tuple[Layer, ...]:

@@ -20,11 +20,15 @@ _AGAIN = "calibrate again: dlcv-deploy calibrate MODEL --calib DIR -o TABLE.json
 
 @dc.dataclass(frozen=True, slots=True)
 class Statistics:
-    """What was seen of a tensor: its largest magnitude, and how many of its values were zero, and not."""
+    """What was seen of a tensor: its largest magnitude, and how many of its values were zero, and not.
+
+    ``constant`` says that all of them were the same.
+    """
 
     largest: float
     zeros: int
     nonzero: int
+    constant: bool = False
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -60,6 +64,19 @@ class CalibrationTable:
         if not self.amax or self.images < 0:
             raise SpecError(f"a table of {len(self.amax)} tensors measured on {self.images} images says nothing")
         object.__setattr__(self, "amax", {name: float(self.amax[name]) for name in sorted(self.amax)})
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the images leave in doubt: tensors of which they show one value, or too few images to show ranges."""
+        zero = [name for name, seen in self.statistics.items() if not seen.nonzero]
+        same = [name for name, seen in self.statistics.items() if seen.nonzero and seen.constant]
+        found = []
+        if self.images == 1:
+            found.append("calibrated on 1 image: ranges of one say little; some hundred are usual")
+        if zero:
+            found.append(f"always 0 in calibration, so what reads it stays in floating point: {_some(sorted(zero))}")
+        if same:
+            found.append(f"the same number everywhere in calibration, so its range says little: {_some(sorted(same))}")
+        return tuple(found)
 
     def to_json(self) -> str:
         """The table as text, one tensor or node a line; floats are written so that they read back as they were."""
@@ -196,8 +213,9 @@ def _parse(document: dict[str, Any]) -> CalibrationTable:
 
 def _statistics(name: str, value: object) -> Statistics:
     match value:
-        case [int() | float() as largest, int() as zeros, int() as nonzero] if min(largest, zeros, nonzero) >= 0:
-            return Statistics(_number(name, largest), zeros, nonzero)
+        case [int() | float() as largest, int() as zeros, int() as nonzero, bool() as constant]:
+            if min(largest, zeros, nonzero) >= 0:
+                return Statistics(_number(name, largest), zeros, nonzero, constant)
     raise TypeError(f"statistics.{name} is {value!r:.60}")
 
 

@@ -54,9 +54,10 @@ class CacheFiles:
             )
         if self.from_trt is None and self.names is not None:
             raise SpecError("--trt-names says what names in a cache mean", fix="add --from-trt-cache FILE")
-        if self.from_trt is not None and (spec.quality or spec.switches):
+        said = dc.replace(spec, method=None).calibration_words()  # a method may fill in what the cache lacks
+        if self.from_trt is not None and said:
             raise SpecError(
-                f"{spec.calibration_words()} says how to calibrate, and the cache's ranges are taken as they are",
+                f"{said} says how to calibrate, and the cache's ranges are taken as they are",
                 fix="leave it out, or leave --from-trt-cache out",
             )
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses as dc
 import datetime as dt
+import os
 import resource
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .bundle import Bundle, Manifest, write
+from .bundle import MANIFEST, Bundle, Manifest, open_bundle, write
 from .digest import digest, sha256
 from .engines import Compiled
+from .errors import ArtifactError
 from .lrn import Plugin
 from .proof import PACKAGES
 from .report import document
@@ -101,6 +103,39 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
     return write(spec.path(), manifest, made.compiled.engines, files, replace=spec.force), report
 
 
+def check_free(spec: BuildSpec) -> None:
+    """Refuse, before any work, an output that can never be written.
+
+    Raises:
+        ArtifactError: Something else than a bundle is there, or the folder above is missing or closed.
+    """
+    path = spec.path()
+    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise ArtifactError(f"{path} exists and is no bundle", fix="name another output with -o, or remove it")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ArtifactError(f"cannot write {path}: there is no folder {folder}", fix="make it first, or name another")
+    if not os.access(folder, os.W_OK):
+        raise ArtifactError(f"cannot write {path}: you may not write into {folder}", fix="name another output with -o")
+
+
+def up_to_date(spec: BuildSpec, key: str) -> tuple[Bundle, document.Report] | None:
+    """The bundle that is there already, if it was built from the same inputs.
+
+    Raises:
+        ArtifactError: It was built from others, or is damaged, and may not be replaced.
+    """
+    path = spec.path()
+    if spec.force or not (path / MANIFEST).is_file():
+        return None
+    bundle = open_bundle(path)
+    if bundle.manifest.build_key != key:
+        raise ArtifactError(
+            f"{path} exists, and was built from other inputs", fix="--force replaces it, -o names another output"
+        )
+    return bundle, document.from_json(bundle.read("report.json").decode())
+
+
 def _report(made: Made) -> document.Report:
     weights, table, samples = made.subject.weights, made.table, made.sources.calibration
     calibration = None
@@ -130,8 +165,10 @@ def _report(made: Made) -> document.Report:
         parity=made.parity,
         latency=made.latency,
         environment=document.environment(PACKAGES),
+        quantization=None if table is None else table.study,
         warnings=(
             *made.subject.notes,
+            *(table.warnings() if table is not None else ()),
             *(f"{name} could not be read and was left out" for name in sorted(skipped)),
         ),
     )

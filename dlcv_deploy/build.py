@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses as dc
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import backends
 from .adopt import CacheFiles, adopt
-from .assemble import Made, assemble, build_key
+from .assemble import Made, assemble, build_key, check_free, up_to_date
 from .atomic import write_whole
 from .audit import audited, check
-from .bundle import MANIFEST, Bundle, open_bundle
+from .bundle import Bundle
 from .digest import sha256
 from .engines import TIMING_CACHE, Compiled, between, compiled, identity, lower, said_of
-from .errors import ArtifactError, MissingBackend
+from .errors import MissingBackend
 from .lrn import TARGETS, Plugin, check_has_lrn, plugin_graph
 from .progress import Progress, silent
 from .proof import legs, loaded, measured_on, timed
@@ -125,7 +124,15 @@ def calibrate_file(
         )
     write_whole(output, table.to_json().encode())
     files.export(table)
-    return {"file": str(output), "method": table.method, "images": table.images, "tensors": len(table.amax), **named}
+    for warning in table.warnings():
+        say(f"warning: {warning}")
+    if table.study is not None:
+        from .report.terminal import trials_table
+
+        say(trials_table(table.study))
+        named["study"] = document.plain(table.study)
+    made = {"method": table.method, "images": table.images, "tensors": len(table.amax), "warnings": table.warnings()}
+    return {"file": str(output), **made, **named}
 
 
 def compilers(asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -140,39 +147,6 @@ def compilers(asked: tuple[str, ...]) -> tuple[str, ...]:
         if reason := backends.get(name).ability().no_compile:
             raise MissingBackend(f"{name} cannot compile here: {reason}", fix="dlcv-deploy doctor says what can")
     return names
-
-
-def check_free(spec: BuildSpec) -> None:
-    """Refuse, before any work, an output that can never be written.
-
-    Raises:
-        ArtifactError: Something else than a bundle is there, or the folder above is missing or closed.
-    """
-    path = spec.path()
-    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise ArtifactError(f"{path} exists and is no bundle", fix="name another output with -o, or remove it")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ArtifactError(f"cannot write {path}: there is no folder {folder}", fix="make it first, or name another")
-    if not os.access(folder, os.W_OK):
-        raise ArtifactError(f"cannot write {path}: you may not write into {folder}", fix="name another output with -o")
-
-
-def up_to_date(spec: BuildSpec, key: str) -> tuple[Bundle, Report] | None:
-    """The bundle that is there already, if it was built from the same inputs.
-
-    Raises:
-        ArtifactError: It was built from others, or is damaged, and may not be replaced.
-    """
-    path = spec.path()
-    if spec.force or not (path / MANIFEST).is_file():
-        return None
-    bundle = open_bundle(path)
-    if bundle.manifest.build_key != key:
-        raise ArtifactError(
-            f"{path} exists, and was built from other inputs", fix="--force replaces it, -o names another output"
-        )
-    return bundle, document.from_json(bundle.read("report.json").decode())
 
 
 def sources_of(spec: BuildSpec, subject: Subject, progress: Progress) -> Sources:

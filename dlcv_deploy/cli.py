@@ -28,6 +28,8 @@ from .cli_options import (
 from .cli_plugin import plugin
 from .errors import DeployError
 
+_NOT_REACHED = "FAILED: no mixture of INT8 and floating point keeps to --max-drop; the best that was found is written"
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="dlcv-deploy")
@@ -75,6 +77,9 @@ def build(as_json: bool, **request: Any) -> None:  # noqa: ANN401
         bundle, report = run(BuildSpec(**switched(request)), store=Store(cache_dir()), progress=terminal, say=say)
     click.echo(to_json(report) if as_json else table(report))
     say(f"bundle  {bundle.path}\nreport  {bundle.path / 'report.md'}")
+    mixed = report.quantization.mixed if report.quantization else None
+    if mixed and not mixed.reached:
+        fail(_NOT_REACHED, 1)
 
 
 @cli.command()
@@ -171,6 +176,9 @@ def calibrate(as_json: bool, **request: Any) -> None:  # noqa: ANN401
     with talking():
         result = calibrate_file(store=Store(cache_dir()), progress=terminal, say=say, **switched(request))
     show(result, str(result["file"]), as_json=as_json)
+    mixed = result.get("study", {}).get("mixed")
+    if mixed and not mixed["reached"]:
+        fail(_NOT_REACHED, 1)
 
 
 @cli.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +82,10 @@ class BuildSpec:
             )
         if self.calib_count < 1:
             raise SpecError(f"cannot calibrate on {self.calib_count} images", fix="--calib-count 1 or more")
+        if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
+            raise SpecError(f"cannot lose at most {self.max_drop} points", fix="--max-drop 0.1, or another from 0 on")
+        if self.robustness is not None and self.robustness < 2:
+            raise SpecError(f"{self.robustness} subset shows no spread", fix="--robustness 5, or any number from 2 on")
         if self.precision != "int8" and self.allow_partial:
             raise SpecError(
                 f"--allow-partial is for INT8, and this build is {self.precision}", fix="add --int8, or leave it out"

@@ -62,7 +62,7 @@ def test_the_text_is_one_tensor_a_line_in_order_of_names():
         '"preprocess": {"size": 32, "canvas": 40, "fit": "pad", '
         '"mean": [0.4914, 0.4822, 0.4465], "std": [0.2, 0.2, 0.2]},\n'
         '"amax": {\n  "dead": 0.0,\n  "input": 2.0,\n  "relu": 6.25\n},\n'
-        '"statistics": {\n  "relu": [7.5, 3, 4]\n},\n'
+        '"statistics": {\n  "relu": [7.5, 3, 4, false]\n},\n'
         '"corrections": {\n'
         '"pixels": [[0.5, 0.5, 0.5], [0.25, 0.25, 0.25]],\n'
         '"float_sums": true,\n'
@@ -135,8 +135,8 @@ def corrected(**fields):
         (changed(preprocess={**dc.asdict(PRE), "mean": [0.5]}), "preprocess.mean has 1 numbers"),
         (changed(preprocess={**dc.asdict(PRE), "std": [1, 1, 0]}), "do not normalize"),
         (changed(preprocess={**dc.asdict(PRE), "size": 64}), "does not fit"),
-        (changed(statistics={"relu": [1.0, 2]}), "statistics.relu is"),
-        (changed(statistics={"relu": [1.0, -2, 3]}), "statistics.relu is"),
+        (changed(statistics={"relu": [1.0, 2, 3]}), "statistics.relu is"),
+        (changed(statistics={"relu": [1.0, -2, 3, False]}), "statistics.relu is"),
         (changed(corrections={}), "corrections.equalization is missing"),
         (corrected(pixels=[1, 2]), "corrections.pixels has no numbers"),
         (corrected(pixels=3), "corrections.pixels is 3"),
