@@ -140,16 +140,19 @@ def free_axes():
     return model("g (float[N,3,H,W] x) => (float[N,3,H,W] y) { [relu] y = Relu(x) }")
 
 
-def concat_int8(after=""):
+def concat_int8(after="", *, pairs=False):
     """x (N, 3, 8, 8) -> y (N, 8, 8, 8): two int8 convolutions, joined, quantized, and read by one that changes nothing.
 
-    ``after`` is an operator between the Concat and the QuantizeLinear.
+    ``after`` is an operator between the Concat and the QuantizeLinear; ``pairs`` are on what is joined too.
     """
+    joined = "cf, df" if pairs else "c, d"
     text = f"""g (float[N,3,8,8] x) => (float[N,8,8,8] y) {{
       [xq] x8 = QuantizeLinear(x, xs, z)        [xdq] xf = DequantizeLinear(x8, xs, z)
       [w1dq] w1f = DequantizeLinear<axis=0>(w1, w1s)   [w2dq] w2f = DequantizeLinear<axis=0>(w2, w2s)
       [conv1] c = Conv(xf, w1f)                 [conv2] d = Conv(xf, w2f)
-      [join] {"j" if after else "k"} = Concat<axis=1>(c, d)
+      {"[cq] c8 = QuantizeLinear(c, ks, z)    [cdq] cf = DequantizeLinear(c8, ks, z)" if pairs else ""}
+      {"[dq] d8 = QuantizeLinear(d, ks, z)    [ddq] df = DequantizeLinear(d8, ks, z)" if pairs else ""}
+      [join] {"j" if after else "k"} = Concat<axis=1>({joined})
       {f"[after] k = {after}(j)" if after else ""}
       [kq] k8 = QuantizeLinear(k, ks, z)        [kdq] kf = DequantizeLinear(k8, ks, z)
       [w3dq] w3f = DequantizeLinear<axis=0>(w3, w3s)

@@ -22,10 +22,19 @@ def test_a_clip_stands_before_the_quantization_of_a_concat(after):
     assert (clip.input[0], reader.name) == ("k", "kq")
 
 
-@pytest.mark.parametrize("after", ["", "Relu"])
-def test_it_changes_no_value(after):
+def test_a_clip_stands_on_each_branch_that_has_a_pair_too():
+    new = guarded(models.concat_int8(pairs=True))
+    onnx.checker.check_model(new, full_check=True)
+    (join,) = (node for node in new.graph.node if node.op_type == "Concat")
+    given = {node.output[0]: node for node in new.graph.node}
+    assert [(given[t].op_type, given[t].input[0]) for t in join.input] == [("Clip", "cf"), ("Clip", "df")]
+    assert [given[t].op_type for t in given["k8"].input[:1]] == ["Clip"]
+
+
+@pytest.mark.parametrize(("after", "pairs"), [("", False), ("Relu", False), ("", True)])
+def test_it_changes_no_value(after, pairs):
     """Far beyond the range too, where the lowest level is -128 and not -127."""
-    data = models.concat_int8(after)
+    data = models.concat_int8(after, pairs=pairs)
     for scale in (1, 50):
         x = {"x": scale * models.images(4)}
         got, want = (models.reference(m, x)["y"] for m in (guarded(data).SerializeToString(), data))
