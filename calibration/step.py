@@ -25,8 +25,8 @@ _CHUNK_VALUES = 1 << 22
 class Steps:
     """Runs the nodes of a network one by one; ``last`` says after which node a tensor is no longer read.
 
-    What passes between them are float32 tensors with the batch as the first axis. Whatever else nodes make (shapes,
-    sequences, masks) is made again for each node that reads it, from the tensors that it follows from.
+    What passes between them are float32 tensors with a row for each image. Whatever else nodes make (shapes, sequences,
+    several rows for an image) is made again for each node that reads it, from the tensors that it follows from.
 
     Args:
         model: An fp32 network with a dynamic batch.
@@ -36,6 +36,7 @@ class Steps:
     def __init__(self, model: ModelProto, load: Load) -> None:
         self._model, self._load = model, load
         self._known, self._at = types(model), index(model.graph)
+        self._of_one = types(model, batch=1)
         self._place = {t: at for at, node in enumerate(model.graph.node) for t in node.output if t}
         self.last = {t: at for at, node in enumerate(model.graph.node) if self.gives(node) for t in self.reads(node)}
         largest = max((self._size(t) for t in self._known), default=1)
@@ -90,7 +91,9 @@ class Steps:
         element, shape = self._known.get(tensor, (0, None))
         if tensor in self._at.initializers or element != TensorProto.FLOAT or not shape:
             return False
-        return not isinstance(shape[0], int) and all(isinstance(n, int) for n in shape[1:])
+        of_one = self._of_one[tensor][1]
+        several = of_one and isinstance(of_one[0], int) and of_one[0] != 1
+        return not several and not isinstance(shape[0], int) and all(isinstance(n, int) for n in shape[1:])
 
     def _size(self, tensor: str) -> int:
         shape = self._known[tensor][1] if self._passes(tensor) else None
@@ -108,20 +111,15 @@ class Step:
         self._session, self._names, self._outputs, self._chunk = session, names, outputs, chunk
 
     def run(self, values: Mapping[str, Floats], images: int) -> dict[str, Floats]:
-        """What the node gives for what it reads, by name, each with the images as the first axis.
-
-        A tensor may have several rows for each image.
-        """
+        """What the node gives for what it reads, by name, each with the images as the first axis."""
         result: dict[str, Floats] = {}
         for start in range(0, images, self._chunk):
-            stop = min(start + self._chunk, images)
-            part = {name: _rows(values[name], start, stop, images) for name in self._names}
-            given = self._session.run(part)
+            rows = slice(start, start + self._chunk)
+            given = self._session.run({name: values[name][rows] for name in self._names})
             for name in self._outputs:
                 if name not in result:
-                    rows = len(given[name]) // (stop - start) * images
-                    result[name] = np.empty((rows, *given[name].shape[1:]), np.float32)
-                _rows(result[name], start, stop, images)[:] = given[name]
+                    result[name] = np.empty((images, *given[name].shape[1:]), np.float32)
+                result[name][rows] = given[name]
         return result
 
     def __enter__(self) -> Step:
@@ -129,8 +127,3 @@ class Step:
 
     def __exit__(self, *error: object) -> None:
         self._session.close()
-
-
-def _rows(values: Floats, start: int, stop: int, images: int) -> Floats:
-    each = len(values) // images
-    return values[start * each : stop * each]

@@ -183,6 +183,8 @@ class _Ties:
         source, result = node.input[0] if node.input else "", node.output[0]
         if is_op(node, *PRODUCTS):
             return self._is_layer(node)
+        if is_op(node, "Shape"):
+            return True
         floats = [t for t in node.input if t in self.channels]
         if result not in self.channels or not floats:
             return not floats and result not in self.channels

@@ -96,10 +96,10 @@ def index(graph: GraphProto, *, without: frozenset[str] = frozenset()) -> Index:
     )
 
 
-def types(model: ModelProto) -> dict[str, tuple[int, Shape | None]]:
+def types(model: ModelProto, *, batch: int | None = None) -> dict[str, tuple[int, Shape | None]]:
     """Element type and shape of every tensor that shape inference can tell; an axis is a length, a symbol or None.
 
-    The values of float initializers are left out of the inference, which does not need them and would copy them.
+    With ``batch``, they are those for inputs with a first axis of that length. The values of float initializers are left out of the inference, which does not need them and would copy them.
     """
     light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = light.graph
@@ -114,6 +114,8 @@ def types(model: ModelProto) -> dict[str, tuple[int, Shape | None]]:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         else:
             graph.initializer.append(tensor)
+    for value in model.graph.input if batch is not None else ():
+        graph.input[[i.name for i in graph.input].index(value.name)].type.tensor_type.shape.dim[0].dim_value = batch
     inferred = shape_inference.infer_shapes(light, data_prop=True).graph
     known = {v.name: _type(v) for v in (*inferred.input, *inferred.value_info, *inferred.output)}
     known.update((i.name, (i.data_type, tuple(i.dims))) for i in graph.initializer)

@@ -210,6 +210,11 @@ def test_operators_that_would_see_the_difference_keep_their_channels(between):
         equalize(model, {"c": (1.0, 0.5, 1.0, 1.0)})
 
 
+def test_a_shape_does_not_see_the_difference():
+    model = chain("[relu_1] s = Relu(c) [size] n = Shape(s) [ones] o = ConstantOfShape(n) [sum] r = Identity(s)")
+    assert equalization(model, {"r": [4, 3, 2, 1]}, ("r",)) == {"c": (1, 0.75, 0.5, 0.25)}
+
+
 def test_a_product_of_rows_has_its_channels_last_and_is_left():
     text = """g (float[N,4,6] x) => (float[N,4,4] y) {
       [mat_mul_1] a = MatMul(x, w1) [relu_1] r = Relu(a) [mat_mul_2] y = MatMul(r, w2)
