@@ -21,10 +21,15 @@ from .histogram import Histogram, Tally
 from .methods import resolve
 from .recipe import Recipe
 from .samples import Samples, contents
+from .subset import first_by_content
 from .table import CalibrationTable, Statistics
 
 if TYPE_CHECKING:
     from ..backends.base import Session
+
+
+_PEAK_PIXELS = 1 << 21
+"""Input pixels that channels are equalized by: 41 images of 224 x 224, 2,048 of 32 x 32. More hardly change it."""
 
 
 class Load(Protocol):
@@ -35,10 +40,14 @@ class Load(Protocol):
 
 @dc.dataclass(frozen=True, slots=True)
 class Runtimes:
-    """What runs graphs: ``whole`` the network, ``part`` a few of its nodes, ``int8`` the network in INT8."""
+    """What runs graphs: ``whole`` the network, ``int8`` the network in INT8.
 
-    whole: Load
-    part: Callable[[bytes], Session]
+    ``part`` runs what needs no proof that it can be loaded, since the network has run before: a few of its nodes, or it
+    with other outputs or weights.
+    """
+
+    whole: Callable[[bytes], Session]
+    part: Load
     int8: Callable[[bytes], Session]
     versions: Mapping[str, str] = dc.field(default_factory=dict)
 
@@ -104,21 +113,23 @@ def observe(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Observed:
-    """Run the images: once for the channels' ranges, where they are to be equalized, and once for the histograms."""
+    """Run the images for the histograms; before, some of them for the channels' ranges, where those are equalized."""
     from onnx import load_model_from_string
 
     workers = workers_here() if workers is None else workers
-    proto = load_model_from_string(subject.model.onnx)
-    tensors, factors, onnx = quantizable(proto), dict[str, tuple[float, ...]](), subject.model.onnx
+    pre, onnx = subject.preprocess, subject.model.onnx
+    proto = load_model_from_string(onnx)
+    tensors, factors = quantizable(proto), dict[str, tuple[float, ...]]()
     if equalized:
-        with runtimes.whole(observed(onnx, tensors), streams=workers) as session:
-            peaks = channel_amax(session, tensors, samples, subject.preprocess, workers=workers, progress=progress)
+        few = first_by_content(samples, _PEAK_PIXELS // pre.size**2)
+        with runtimes.part(observed(onnx, tensors), streams=workers) as session:
+            peaks = channel_amax(session, tensors, few, pre, workers=workers, progress=progress)
         factors = equalization(proto, peaks, tensors)
         equalize(proto, factors)
         onnx = proto.SerializeToString()
     del proto
-    with runtimes.whole(observed(onnx, tensors), streams=workers) as session:
-        found = histograms(session, tensors, samples, subject.preprocess, workers=workers, progress=progress)
+    with runtimes.part(observed(onnx, tensors), streams=workers) as session:
+        found = histograms(session, tensors, samples, pre, workers=workers, progress=progress)
     return Observed(factors, found)
 
 
@@ -167,8 +178,8 @@ def _seen(of: Histogram) -> Statistics:
 
 def first_inputs(samples: Samples, pre: Preprocess, count: int) -> npt.NDArray[np.float32]:
     """Network inputs of up to ``count`` images, the first in the order of their digests: (images, 3, size, size)."""
-    order = sorted(range(len(samples)), key=samples.digest_of)[:count]
-    return to_input(np.concatenate([crops(canvas(samples.image(i), pre), pre, 1) for i in order]), pre)
+    first = first_by_content(samples, count)
+    return to_input(np.concatenate([crops(canvas(first.image(i), pre), pre, 1) for i in range(len(first))]), pre)
 
 
 def histograms(

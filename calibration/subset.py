@@ -112,6 +112,12 @@ def draws(samples: Samples, k: int, share: float = 0.5, *, seed: int = 0) -> tup
     return tuple(found)
 
 
+def first_by_content(samples: Samples, count: int) -> Subset:
+    """The first ``count`` images in the order of their digests, or all: the same whatever their own order."""
+    indices = sorted(range(len(samples)), key=samples.digest_of)[:count]
+    return Subset(samples, tuple(indices), f"{len(indices)} of: {samples.source}", samples.skipped)
+
+
 def _by_content(samples: Samples) -> dict[str, list[int]]:
     """Numbers of the images by the digest of what is in them, copies in the order of their names."""
     copies: dict[str, list[int]] = {}

@@ -268,7 +268,7 @@ def _latency(
 ) -> LatencyReport:
     def make() -> dict[str, bytes]:
         with subject.reference(model) as reference, loaded(engines, model.precision) as sessions:
-            report = timed(reference, sessions, subject.preprocess, at_least=5, progress=progress)
+            report = timed(reference, sessions, subject.preprocess, brief=True, progress=progress)
         return {"latency.json": json.dumps(document.plain(report)).encode()}
 
     files = stages.run("latency", make, engines=identity(engines), weights=model.weights_sha256, machine=measured_on())

@@ -130,7 +130,10 @@ def latency(
                 told = int(100 * fraction)
 
             calls, refused = _calls(sessions, feeds(batch))
-            times = measure(calls, warmup=warmup, at_least=at_least, budget_s=budget_s, now=now, done=done)
+            block = min(at_least, 5)
+            times = measure(
+                calls, warmup=warmup, at_least=at_least, block_calls=block, budget_s=budget_s, now=now, done=done
+            )
             rows += [
                 Latency(name, batch, not_run=refused[name]) if name in refused else _row(name, batch, times[name])
                 for name in sessions

@@ -6,7 +6,7 @@ import dataclasses as dc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,12 +52,18 @@ def session_of(onnx: bytes, *, streams: int = 1) -> Session:
     )
 
 
-def part_of(onnx: bytes) -> Session:
-    """A few nodes of a graph that has run as a whole: ready to run, without another proof in a process of its own."""
+def part_of(onnx: bytes, *, streams: int = 1) -> Session:
+    """A part of a graph that has run, or it with other outputs or weights: loaded without a proof by a child process.
+
+    Args:
+        onnx: The graph.
+        streams: Threads that will call the session at once.
+    """
     runtime = backends.get("onnxruntime")
     if runtime.ability().can_run:
-        return runtime.load(Engine(runtime.name, "CPU", runtime.ability().version, {"model.onnx": onnx}))
-    return session_of(onnx)
+        version = runtime.ability().version
+        return runtime.load(Engine(runtime.name, "CPU", version, {"model.onnx": onnx}, streams=streams))
+    return session_of(onnx, streams=streams)
 
 
 def int8_session_of(onnx: bytes) -> Session:
@@ -215,13 +221,13 @@ def bench(
         original(bundle, weights, model, progress) as reference,
         loaded(engines, bundle.manifest.precision) as sessions,
     ):
-        return timed(reference, sessions, bundle.manifest.preprocess, at_least=50, progress=progress)
+        return timed(reference, sessions, bundle.manifest.preprocess, brief=False, progress=progress)
 
 
 def timed(
-    reference: Session, sessions: Mapping[str, Session | str], pre: Preprocess, *, at_least: int, progress: Progress
+    reference: Session, sessions: Mapping[str, Session | str], pre: Preprocess, *, brief: bool, progress: Progress
 ) -> LatencyReport:
-    """Latency at batches of 1 and 10, the sessions in turn, each called ``at_least`` so often, on drawn images."""
+    """Latency at batches of 1 and 10, the sessions in turn, on drawn images: 50 calls each or more, ``brief`` 3."""
     from .calibration.samples import drawn
     from .latency import latency
 
@@ -230,7 +236,8 @@ def timed(
     def feeds(batch: int) -> Mapping[str, Array]:
         return {reference.inputs[0].name: np.ascontiguousarray(pixels[:batch])}
 
-    return latency({REFERENCE: reference, **sessions}, feeds, at_least=at_least, progress=progress)
+    calls: dict[str, Any] = {"at_least": 3, "warmup": 1, "budget_s": 3.0} if brief else {"at_least": 50}
+    return latency({REFERENCE: reference, **sessions}, feeds, **calls, progress=progress)
 
 
 def pixels_of(samples: Samples, pre: Preprocess, count: int) -> Array:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from ..errors import SpecError
-from .index import Index, attribute, index, initializer, is_op, taps, types
+from .index import Index, attribute, drop, index, initializer, is_op, taps, types
 from .plan import PRODUCTS
 
 Floats = npt.NDArray[np.float64]
@@ -103,6 +103,8 @@ def equalize(model: ModelProto, factors: Mapping[str, Sequence[float]]) -> dict[
             ins, outs = of(node.input[0]), of(node.output[0])
             if (ins != 1).any() or (outs != 1).any():
                 _scale(graph, node, at, ins, outs)
+    read = {t for node in graph.node for t in node.input}
+    drop(graph.initializer, lambda i: i.name not in read)
     repeated = {tensor: of(tensor) for tensor in sorted(taps(graph))}
     return {tensor: by for tensor, by in repeated.items() if (by != 1).any()}
 

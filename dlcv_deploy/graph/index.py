@@ -99,7 +99,8 @@ def index(graph: GraphProto, *, without: frozenset[str] = frozenset()) -> Index:
 def types(model: ModelProto, *, batch: int | None = None) -> dict[str, tuple[int, Shape | None]]:
     """Element type and shape of every tensor that shape inference can tell; an axis is a length, a symbol or None.
 
-    With ``batch``, they are those for inputs with a first axis of that length. The values of float initializers are left out of the inference, which does not need them and would copy them.
+    With ``batch``, they are those for inputs with a first axis of that length. The values of float initializers are
+    left out of the inference, which does not need them and would copy them.
     """
     light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = light.graph
