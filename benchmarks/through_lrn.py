@@ -40,8 +40,8 @@ def main(images: int) -> None:
     x, truth = to_input(pixels[:images], subject.preprocess), labels[:images]
     graphs = {
         "fp32": model.onnx,
-        "int8": quantize(model, table.amax).model.onnx,
-        "int8 through LRN": quantize(model, table.amax, through_lrn=True).model.onnx,
+        "int8": quantize(model, table.amax, table.corrections).model.onnx,
+        "int8 through LRN": quantize(model, table.amax, table.corrections, through_lrn=True).model.onnx,
     }
     answers = {}
     for name, onnx in graphs.items():
