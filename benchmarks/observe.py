@@ -7,8 +7,7 @@ Ours and np.histogram take turns; ratios of medians are what counts, times depen
 the range and fills as many bins; it is spared finding the largest value and checking for NaN, which ours does too.
 
 With a network (``dlcv-deploy export resnet50 --weights random -o resnet50.onnx``), noise goes through it once and all
-methods are applied to the histograms. Peak memory is that of this process, which does not import PyTorch; a child
-process that proves the graph first has a peak of its own.
+methods are applied to the histograms. Peak memory is that of this process, which does not import PyTorch.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from dlcv_deploy.calibration.histogram import BINS, Histogram
 from dlcv_deploy.calibration.methods import METHODS
 from dlcv_deploy.calibration.samples import noise
 from dlcv_deploy.graph.qdq import quantizable
-from dlcv_deploy.proof import session_of
+from dlcv_deploy.proof import part_of
 from dlcv_deploy.types import Preprocess
 
 SHAPE, ROUNDS = (1, 256, 177, 177), 9
@@ -87,7 +86,7 @@ def network(path: Path, images: int, workers: int) -> None:
         with clocked("session"):
             onnx = path.read_bytes()
             names = quantizable(load_model_from_string(onnx))
-            session = session_of(observed(onnx, names), streams=workers)
+            session = part_of(observed(onnx, names), streams=workers)
         size = session.inputs[0].shape[-1]
         pre = Preprocess(size, size, "resize", (0.5,) * 3, (0.25,) * 3)
         with session, clocked(f"{images} images"):

@@ -236,7 +236,7 @@ def timed(
     def feeds(batch: int) -> Mapping[str, Array]:
         return {reference.inputs[0].name: np.ascontiguousarray(pixels[:batch])}
 
-    calls: dict[str, Any] = {"at_least": 3, "warmup": 1, "budget_s": 3.0} if brief else {"at_least": 50}
+    calls: dict[str, Any] = {"at_least": 3, "warmup": 1, "budget_s": 2.0} if brief else {"at_least": 50}
     return latency({REFERENCE: reference, **sessions}, feeds, **calls, progress=progress)
 
 
