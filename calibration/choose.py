@@ -16,6 +16,7 @@ from ..graph.macs import multiply_adds
 from ..graph.modules import module_of
 from ..graph.plan import PRODUCTS
 from ..graph.qdq import quantize
+from ..latency import measure, percentile
 from ..parity.compare import Scores
 from ..progress import Progress, silent
 from ..study import LayerDamage, Mixed, Point, QuantizationStudy, Robustness, Tournament
@@ -143,16 +144,26 @@ class _Judge:
             rest = tuple(layer.node for layer in layers if layer.node not in nodes)
             return self._graph(table, dc.replace(plain, float_nodes=rest))
 
+        made, times = list[str](), dict[frozenset[str], float]()
+
         def without(nodes: Sequence[str]) -> bytes:
+            made[:] = nodes
             if len(nodes) == len(layers):
                 return self._subject.model.onnx
             return self._graph(table, dc.replace(table.corrections, float_nodes=tuple(nodes)))
 
-        judged = (self._int8, self._reference, self._labels)
-        ranked = sensitivity(layers, only, *judged, progress=self._progress)
+        def timed(onnx: bytes) -> Scores:
+            with self._runtimes.int8(onnx) as session:
+                logits, times[frozenset(made)] = self._answers(session), self._latency_ms(session)
+            return logits
+
+        judged = (self._reference, self._labels)
+        ranked = sensitivity(layers, only, self._int8, *judged, progress=self._progress)
         total = sum(multiply_adds(load_model_from_string(self._subject.model.onnx)).values())
-        chosen = mixed(ranked, without, *judged, max_drop=max_drop, multiply_adds=total, progress=self._progress)
-        return ranked, _some_int8(chosen)
+        found = mixed(ranked, without, timed, *judged, max_drop=max_drop, multiply_adds=total, progress=self._progress)
+        curve = tuple(dc.replace(p, latency_ms=times.get(frozenset(p.float_nodes))) for p in found.curve)
+        chosen = dc.replace(found.chosen, latency_ms=times.get(frozenset(found.chosen.float_nodes)))
+        return ranked, _some_int8(dc.replace(found, chosen=chosen, curve=curve))
 
     def _table(self, recipe: Recipe) -> CalibrationTable:
         if recipe.equalize not in self._seen:
@@ -168,12 +179,19 @@ class _Judge:
         return self._run(onnx, self._runtimes.int8)
 
     def _run(self, onnx: bytes, load: Callable[[bytes], Session]) -> Scores:
-        step = BATCH.opt
         with load(onnx) as session:
-            (source,) = session.inputs
-            name = session.outputs[0].name
-            parts = range(0, len(self._inputs), step)
-            return np.concatenate([session.run({source.name: self._inputs[i : i + step]})[name] for i in parts])
+            return self._answers(session)
+
+    def _answers(self, session: Session) -> Scores:
+        (source,), name, step = session.inputs, session.outputs[0].name, BATCH.opt
+        parts = range(0, len(self._inputs), step)
+        return np.concatenate([session.run({source.name: self._inputs[i : i + step]})[name] for i in parts])
+
+    def _latency_ms(self, session: Session) -> float:
+        """Median time of one image in a few calls: what a mixture costs, roughly."""
+        feeds = {session.inputs[0].name: self._inputs[:1]}
+        times = measure({"": lambda: session.run(feeds)}, warmup=2, at_least=11, block_calls=11, block_s=0, budget_s=0)
+        return 1000 * percentile(times[""], 50)
 
 
 def _some_int8(found: Mixed) -> Mixed:

@@ -9,6 +9,7 @@ import pytest
 from helpers import models
 
 from dlcv_deploy import backends
+from dlcv_deploy.calibration import choose as choosing
 from dlcv_deploy.calibration import choose as module
 from dlcv_deploy.calibration.calibrate import Runtimes, Subject, calibrate
 from dlcv_deploy.calibration.choose import METHODS, Trials, _some_int8, candidates, choose
@@ -105,12 +106,21 @@ def test_everything_at_once(subject):
     assert dc.replace(table, study=None) == winner
 
 
-def test_the_order_of_the_images_changes_nothing(subject):
+def test_the_order_of_the_images_changes_nothing_but_times(subject, monkeypatch):
+    times = iter(range(1, 100))
+    monkeypatch.setattr(choosing, "percentile", lambda values, p: len(values) and next(times) / 1000)
     images = drawn(10, 8)
     texts = set()
     for order in (range(10), reversed(range(10))):
         samples = from_images([images.image(i) for i in order], source="ten")
-        texts.add(choose(subject, samples, FAST, Trials(max_drop=0.0, robustness=2), RUNTIMES).to_json())
+        table = choose(subject, samples, FAST, Trials(max_drop=0.0, robustness=2), RUNTIMES)
+        curve = table.study.mixed.curve
+        assert all(point.latency_ms >= 1 for point in curve)
+        assert len({point.latency_ms for point in curve}) == len(curve)
+        chosen = dc.replace(table.study.mixed.chosen, latency_ms=None)
+        untimed = tuple(dc.replace(point, latency_ms=None) for point in curve)
+        mixed = dc.replace(table.study.mixed, chosen=chosen, curve=untimed)
+        texts.add(dc.replace(table, study=dc.replace(table.study, mixed=mixed)).to_json())
     assert len(texts) == 1
 
 
