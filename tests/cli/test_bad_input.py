@@ -48,7 +48,7 @@ def test_int8_without_images_or_table(run, tmp_path):
 
 
 def test_random_calibration_is_marked(run, tmp_path):
-    words = ["build", "resnet20", "--int8", *RANDOM, "--calib", "random", "--calib-count", "4"]
+    words = ["build", "resnet20", "--int8", *RANDOM, "--calib", "random", "--calib-count", "4", "--quality", "fast"]
     result = run(*words, "--allow-partial", "-o", tmp_path / "b.dlcv")
     assert result.code == 0, result.err
     assert "RANDOM CALIBRATION" in result.out
@@ -100,7 +100,7 @@ def test_a_corrupt_image_is_named_and_can_be_skipped(run, photos, tmp_path):
 
     folder = shutil.copytree(photos, tmp_path / "some")
     (folder / "007.png").write_bytes((folder / "007.png").read_bytes()[:100])
-    words = ["build", "resnet20", "--int8", *RANDOM, "--calib", folder, "--calib-count", "40"]
+    words = ["build", "resnet20", "--int8", *RANDOM, "--calib", folder, "--calib-count", "40", "--quality", "fast"]
     refused(run(*words, "-o", tmp_path / "b.dlcv"), 5, "007.png", "--skip-bad")
     assert not (tmp_path / "b.dlcv").exists()
     result = run(*words, "--skip-bad", "--allow-partial", "-o", tmp_path / "b.dlcv", "--json")

@@ -73,6 +73,7 @@ def test_a_cache_becomes_a_table_and_the_table_an_int8_graph(run, old, tmp_path)
     assert scales["flatten_1_out_scale"] == np.float32(22 / 128)
 
 
+@pytest.mark.slow
 def test_ranges_that_a_cache_lacks_are_named_or_measured(run, old, photos, tmp_path):
     table = tmp_path / "t.json"
     done = run(*CALIBRATE, "--from-trt-cache", old, "-o", table)
@@ -97,6 +98,7 @@ def test_ranges_that_a_cache_lacks_are_named_or_measured(run, old, photos, tmp_p
     assert set(made.statistics) <= {"input"}
 
 
+@pytest.mark.slow
 def test_a_table_goes_out_as_caches_and_comes_back(run, photos, tmp_path):
     one, two = tmp_path / "one.json", tmp_path / "two.json"
     out = ["--to-trt-cache", tmp_path / "trt.cache", "--to-modelopt", tmp_path / "modelopt.cache"]

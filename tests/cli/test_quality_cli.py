@@ -35,6 +35,7 @@ def test_one_image_is_calibrated_on_with_a_warning_and_switches_change_a_quality
     assert not made.corrections.bias
 
 
+@pytest.mark.slow
 def test_trials_are_shown_and_stand_in_the_table(run, photos, tmp_path):
     table = tmp_path / "t.json"
     words = ["--quality", "fast", "--robustness", 2]

@@ -94,7 +94,7 @@ def table(order, workers, how):
     return calibrate(Subject(model, "f" * 64, PRE), Shuffled(order), how, runtimes, workers=workers)
 
 
-@pytest.mark.parametrize(("quality", "method"), [("fast", "percentile"), ("fast", "entropy"), ("default", "mse")])
+@pytest.mark.parametrize(("quality", "method"), [("default", "mse")])
 def test_neither_order_nor_workers_change_a_table(need, quality, method):
     need("onnxruntime")
     how = recipe(quality, method)
