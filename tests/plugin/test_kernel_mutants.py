@@ -161,6 +161,7 @@ def test_the_kernels_as_they_are(need, tmp_path):
     assert judged(tmp_path / "csrc") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_mistake_is_caught(mutants, mutant):
     assert mutants[mutant].result() != ""
