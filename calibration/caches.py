@@ -101,12 +101,17 @@ def write_trt_cache(table: CalibrationTable) -> str:
         SpecError: The ranges are of an equalized network, which that file is not.
     """
     if table.corrections.equalization:
-        raise SpecError(
-            "the table's ranges hold for the network after equalization, and not for the ONNX file that a cache is for",
-            fix="calibrate without it: --quality fast",
-        )
+        raise of_equalized()
     lines = (f"{tensor}: {struct.pack('>f', amax / _TOP).hex()}\n" for tensor, amax in table.amax.items())
     return "".join([f"{_WRITTEN}\n", *lines])
+
+
+def of_equalized() -> SpecError:
+    """The error for ranges that no cache can hold."""
+    return SpecError(
+        "the table's ranges hold for the network after equalization, and not for the ONNX file that a cache is for",
+        fix="calibrate without it: --quality fast",
+    )
 
 
 def write_modelopt(table: CalibrationTable) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses as dc
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from ..graph.qdq import quantize
 from ..latency import measure, percentile
 from ..parity.compare import Scores
 from ..progress import Progress, silent
-from ..study import LayerDamage, Mixed, Point, QuantizationStudy, Robustness, Tournament
+from ..study import LayerDamage, Mixed, QuantizationStudy, Robustness, Tournament, lost
 from ..types import BATCH, Corrections
 from .calibrate import Observed, Runtimes, Subject, calibrate, first_inputs, observe, tabulated
 from .recipe import PRESETS, Recipe
@@ -198,13 +197,8 @@ def _some_int8(found: Mixed) -> Mixed:
     """What was found, or, where nothing is in INT8 then, the mixture with INT8 that loses the least: not reached."""
     if found.chosen.share_int8:
         return found
-
-    def lost(point: Point) -> float:
-        score = point.score
-        loss = score.drop if found.measure == "top-1" else score.flipped_percent
-        return math.inf if loss is None or score.non_finite else loss
-
-    best = min((p for p in found.curve if p.share_int8), key=lambda p: (lost(p), -p.share_int8))
+    some = (point for point in found.curve if point.share_int8)
+    best = min(some, key=lambda point: (lost(point.score, found.measure), -point.share_int8))
     return dc.replace(found, reached=False, chosen=best)
 
 

@@ -6,12 +6,11 @@ import dataclasses as dc
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
 
 from ..errors import SpecError
 from ..parity import compare
 from ..progress import Advance, Progress, silent
-from ..study import LayerDamage, Mixed, Point, Score
+from ..study import LayerDamage, Measure, Mixed, Point, Score, lost
 from .score import score
 from .tournament import Run, answer_of, scored
 
@@ -109,8 +108,7 @@ def mixed(
         chosen = _search(tried)
     curve = sorted(tried.points.values(), key=lambda point: (-point.share_int8, point.float_nodes))
     least = min(curve, key=lambda point: (tried.lost(point), _damage(point.score), -point.share_int8))
-    measure: Literal["top-1", "flips"] = "flips" if labels is None else "top-1"
-    return Mixed(max_drop, measure, chosen is not None, chosen or least, tuple(curve))
+    return Mixed(max_drop, tried.measure, chosen is not None, chosen or least, tuple(curve))
 
 
 @dc.dataclass(slots=True)
@@ -150,9 +148,13 @@ class _Mixtures:
         return self.lost(self.at(floats)) <= self.max_drop
 
     def lost(self, point: Point) -> float:
-        """Points of top-1, or percent of the images flipped where there are no labels."""
-        lost = point.score.flipped_percent if self.labels is None else point.score.drop
-        return math.inf if lost is None or point.score.non_finite else lost
+        """What a mixture loses, in what there is to tell it by."""
+        return lost(point.score, self.measure)
+
+    @property
+    def measure(self) -> Measure:
+        """What there is to tell losses by."""
+        return "flips" if self.labels is None else "top-1"
 
     def _score(self, nodes: tuple[str, ...]) -> Score:
         name = "all layers in INT8" if not nodes else f"{len(nodes)} of {len(self.layers)} layers in floating point"

@@ -13,6 +13,7 @@ from .calibration.caches import (
     Matched,
     TrtCache,
     from_cache,
+    of_equalized,
     read_names,
     read_trt_cache,
     write_modelopt,
@@ -23,7 +24,7 @@ from .calibration.table import CalibrationTable
 from .digest import digest
 from .errors import ArtifactError, SpecError
 from .progress import Progress
-from .sources import open_calibration
+from .sources import open_calibration, recipe_of
 from .spec import BuildSpec
 from .stages import Stages
 from .subject import Subject, graph_sha256
@@ -45,7 +46,8 @@ class CacheFiles:
         """Refuse what does not go together.
 
         Raises:
-            SpecError: Neither images nor a cache; names without a cache; a cache and corrections.
+            SpecError: Neither images nor a cache; names without a cache; a cache and corrections; ranges of an
+                equalized network for a cache.
         """
         if self.from_trt is None and spec.calib is None:
             raise SpecError(
@@ -60,6 +62,9 @@ class CacheFiles:
                 f"{said} says how to calibrate, and the cache's ranges are taken as they are",
                 fix="leave it out, or leave --from-trt-cache out",
             )
+
+        if (self.to_trt or self.to_modelopt) and self.from_trt is None and recipe_of(spec).equalize:
+            raise of_equalized()
 
     def export(self, table: CalibrationTable) -> None:
         """Write a table's ranges for TensorRT up to 10 and for ModelOpt, where that is asked for.

@@ -6,13 +6,10 @@ import dataclasses as dc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from .calibration.recipe import Recipe, recipe
 from .calibration.samples import Samples, drawn, noise, open_samples
+from .calibration.subset import Subset
 from .calibration.table import CalibrationTable, bundled
-from .digest import digest
 from .errors import ArtifactError, SpecError
 from .progress import Progress, silent
 from .spec import BuildSpec
@@ -25,42 +22,6 @@ QUICK_SIDE = 64
 """Networks with inputs up to this side are fast enough to be measured on more images within a build."""
 FEWEST = 8
 """Fewer images than this left over from calibration are no measure; drawn images are taken instead."""
-
-
-@dc.dataclass(frozen=True, slots=True)
-class Part:
-    """Some consecutive images of a source."""
-
-    whole: Samples
-    start: int
-    stop: int
-    source: str
-    skipped: tuple[str, ...] = ()
-    random: bool = False
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64] | None:
-        """Their labels."""
-        return None if self.whole.labels is None else self.whole.labels[self.start : self.stop]
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def image(self, i: int) -> npt.NDArray[np.uint8]:
-        """Image ``i`` of the part."""
-        return self.whole.image(range(self.start, self.stop)[i])
-
-    def name(self, i: int) -> str:
-        """The name of image ``i``."""
-        return self.whole.name(range(self.start, self.stop)[i])
-
-    def digest_of(self, i: int) -> str:
-        """Digest of image ``i`` alone."""
-        return self.whole.digest_of(range(self.start, self.stop)[i])
-
-    def sha256(self) -> str:
-        """Digest of the source and the part."""
-        return digest(whole=self.whole.sha256(), start=self.start, stop=self.stop)
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -105,7 +66,7 @@ def first(samples: Samples, count: int) -> Samples:
     """The first images of a source, or all where there are no more."""
     if len(samples) <= count:
         return samples
-    return Part(samples, 0, count, f"the first {count} of: {samples.source}", samples.skipped, samples.random)
+    return Subset(samples, tuple(range(count)), f"the first {count} of: {samples.source}", samples.skipped)
 
 
 def recipe_of(spec: BuildSpec) -> Recipe:
@@ -170,7 +131,7 @@ def _calibration(
         return used, None, None
     whole = open_calibration(spec, pre, spec.calib_count + spare, classes, progress)  # the first of them the same
     source = f"images not calibrated on, from where those are ({used.source})"
-    return used, None, Part(whole, len(used), len(whole), source, whole.skipped)
+    return used, None, Subset(whole, tuple(range(len(used), len(whole))), source, whole.skipped)
 
 
 def read_table(path: Path) -> CalibrationTable:

@@ -40,6 +40,16 @@ class Score:
         return None if self.flips is None else 100 * self.flips / self.images
 
 
+Measure = Literal["top-1", "flips"]
+"""What may not be lost: points of top-1, or, without labels, the percent of images that flipped."""
+
+
+def lost(score: Score, measure: Measure) -> float:
+    """How much a candidate lost; infinite where that is not known, or an answer was NaN or infinite."""
+    loss = score.drop if measure == "top-1" else score.flipped_percent
+    return math.inf if loss is None or score.non_finite else loss
+
+
 @dc.dataclass(frozen=True, slots=True)
 class Tournament:
     """Candidates in the order given, the cheapest first; ``closest`` has the highest SQNR.
@@ -121,7 +131,7 @@ class Mixed:
     """
 
     max_drop: float
-    measure: Literal["top-1", "flips"]
+    measure: Measure
     reached: bool
     chosen: Point
     curve: tuple[Point, ...]

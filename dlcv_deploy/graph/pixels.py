@@ -1,8 +1,8 @@
 """The image in its own 256 levels: what enters the first convolution in INT8 is then exact.
 
 A network takes (p / 255 - mean) / std of bytes p. Quantized with one symmetric scale, that loses up to half a level of
-p, for the levels of the two do not meet; on ResNet-20 it is a third of all that INT8 costs. Turned back into p - 128,
-it is a whole number in int8's range at a scale of 1, and the first convolution takes the factors into its weights.
+p, for the levels of the two do not meet. Turned back into p - 128, it is a whole number in int8's range at a scale of
+1, and the first convolution takes the factors into its weights.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto, parser
 
+from dlcv_deploy.adopt import CacheFiles
 from dlcv_deploy.calibration.caches import (
     TrtCache,
     from_cache,
@@ -20,6 +22,7 @@ from dlcv_deploy.calibration.caches import (
 )
 from dlcv_deploy.calibration.table import CalibrationTable
 from dlcv_deploy.errors import ArtifactError, SpecError
+from dlcv_deploy.spec import BuildSpec
 from dlcv_deploy.types import Corrections, Preprocess
 
 HEAD = "TRT-8601-EntropyCalibration2"
@@ -220,3 +223,11 @@ def test_damaged_names_are_refused(text, words):
 
 def test_names_are_an_object_of_strings():
     assert read_names(b'{"a: b": "input"}') == {"a: b": "input"}
+
+
+@pytest.mark.parametrize("asked", [{"to_trt": Path("t")}, {"to_modelopt": Path("m")}])
+def test_no_cache_of_an_equalized_network_is_begun(asked):
+    files = CacheFiles(**asked)
+    with pytest.raises(SpecError, match="after equalization"):
+        files.check(BuildSpec("resnet20", "int8", calib="photos"))
+    files.check(BuildSpec("resnet20", "int8", calib="photos", quality="fast"))
