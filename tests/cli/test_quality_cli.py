@@ -49,7 +49,8 @@ def test_trials_are_shown_and_stand_in_the_table(run, photos, tmp_path):
 
 def test_a_drop_that_nothing_in_int8_keeps_to_ends_with_1(run, photos, tmp_path, monkeypatch):
     found = study()
-    missed = dc.replace(found.mixed, reached=False, chosen=found.mixed.curve[0])
+    curve = tuple(dc.replace(point, latency_ms=None) for point in found.mixed.curve)
+    missed = dc.replace(found.mixed, reached=False, chosen=curve[0], curve=curve)
     monkeypatch.setattr(choose, "sensitivity", lambda *judged, **more: found.sensitivity)
     monkeypatch.setattr(choose, "mixed", lambda *judged, **more: missed)
     table = tmp_path / "t.json"
