@@ -31,7 +31,7 @@ from peers.rows import Row, Rows, page
 from peers.score import score
 
 from dlcv_deploy.atomic import write_whole
-from dlcv_deploy.latency import cores, machine
+from dlcv_deploy.latency.measure import cores, machine
 
 FEW = 64
 """Images of ResNet-50's first run, whose memory the second's is held against."""

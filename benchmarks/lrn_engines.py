@@ -17,7 +17,7 @@ from dlcv_deploy.build import sources_of, table_of
 from dlcv_deploy.calibration.samples import drawn
 from dlcv_deploy.engines import compiled, lower
 from dlcv_deploy.errors import DeployError
-from dlcv_deploy.latency import percentile
+from dlcv_deploy.latency.measure import percentile
 from dlcv_deploy.lrn import TARGETS, plugin_graph
 from dlcv_deploy.progress import silent
 from dlcv_deploy.proof import pixels_of

@@ -15,7 +15,7 @@ from ..graph.macs import multiply_adds
 from ..graph.modules import module_of
 from ..graph.plan import PRODUCTS
 from ..graph.qdq import quantize
-from ..latency import measure, percentile
+from ..latency.measure import measure, percentile
 from ..parity.compare import Scores
 from ..progress import Progress, silent
 from ..study import LayerDamage, Mixed, QuantizationStudy, Robustness, Tournament, lost

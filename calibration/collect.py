@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SpecError, ToolError
-from ..latency import cores
+from ..latency.measure import cores
 from ..parity.crops import canvas, crops, to_input
 from ..progress import Progress, silent
 from ..types import Preprocess

@@ -15,7 +15,9 @@ from .bundle import MANIFEST, Bundle, Manifest, open_bundle, write
 from .digest import digest, sha256
 from .engines import Compiled
 from .errors import ArtifactError
+from .latency.values import LatencyReport
 from .lrn import Plugin
+from .parity.values import ParityReport
 from .proof import PACKAGES
 from .report import document
 from .report.markdown import markdown
@@ -23,7 +25,7 @@ from .sources import Sources, recipe_of, trials_of
 from .spec import BuildSpec
 from .stages import code_version
 from .subject import Subject
-from .types import Engine, LatencyReport, ParityReport, PrecisionAudit, StageTime
+from .types import Engine, PrecisionAudit, StageTime
 
 if TYPE_CHECKING:
     from .calibration.table import CalibrationTable

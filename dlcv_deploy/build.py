@@ -13,13 +13,16 @@ from .adopt import CacheFiles, adopt
 from .assemble import Made, assemble, build_key, check_free, up_to_date
 from .atomic import write_whole
 from .audit import audited, check
+from .bench import timed
 from .bundle import Bundle
 from .digest import sha256
 from .engines import TIMING_CACHE, Compiled, between, compiled, identity, lower, said_of
 from .errors import MissingBackend
+from .latency.values import LatencyReport
 from .lrn import TARGETS, Plugin, check_has_lrn, plugin_graph
+from .parity.values import ParityReport
 from .progress import Progress, silent
-from .proof import legs, loaded, measured_on, timed
+from .proof import legs, loaded, measured_on
 from .race import raced
 from .report import document
 from .sources import Sources, open_calibration, recipe_of, trials_of
@@ -27,7 +30,7 @@ from .spec import BuildSpec
 from .stages import Stages
 from .store import Store
 from .subject import Subject
-from .types import CompileOptions, Engine, ExportedModel, LatencyReport, ParityReport, PrecisionAudit, Preprocess
+from .types import CompileOptions, Engine, ExportedModel, PrecisionAudit, Preprocess
 
 if TYPE_CHECKING:
     from .calibration.table import CalibrationTable

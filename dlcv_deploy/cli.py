@@ -17,8 +17,6 @@ from .cli_options import (
     cache_options,
     calib_options,
     model_options,
-    moved,
-    only,
     outputs_option,
     say,
     show,
@@ -26,6 +24,7 @@ from .cli_options import (
     talking,
 )
 from .cli_plugin import plugin
+from .cli_proof import bench, validate
 from .errors import DeployError
 
 _NOT_REACHED = "FAILED: no mixture of INT8 and floating point keeps to --max-drop; the best that was found is written"
@@ -80,53 +79,6 @@ def build(as_json: bool, **request: Any) -> None:  # noqa: ANN401
     mixed = report.quantization.mixed if report.quantization else None
     if mixed and not mixed.reached:
         fail(_NOT_REACHED, 1)
-
-
-@cli.command()
-@click.argument("bundle", type=BUNDLE)
-@click.option("--data", required=True, help="DIR, FILE.npz or 'cifar10' (its 10,000 test images).")
-@click.option("--crops", type=click.Choice(["1", "10"]), default="10", show_default=True, help="Crops an image.")
-@click.option("--count", type=click.IntRange(1), help="A seeded choice of this many images.  [default: all]")
-@click.option("--max-drop", type=click.FloatRange(0), help="Exit with 1 where an engine loses more top-1 points.")
-@moved
-@only
-@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
-@as_json
-def validate(bundle: Path, crops: str, max_drop: float | None, as_json: bool, **request: Any) -> None:  # noqa: ANN401
-    """Hold the engines of BUNDLE against the PyTorch original, on the same pixels."""
-    from .parity.gate import failures
-    from .progress import terminal
-    from .proof import validate as run
-    from .report.document import plain
-    from .report.terminal import parity_table
-
-    with talking():
-        report = run(bundle, crops=int(crops), gated=max_drop is not None, progress=terminal, **request)
-    found = failures(report, max_drop)
-    verdict = [f"FAILED: {failure}" for failure in found]
-    if max_drop is not None and not found:
-        verdict = [f"passed: no engine loses more than {max_drop:g} points of top-1"]
-    text = "\n".join([parity_table(report), *verdict])
-    show({**plain(report), "failures": found}, text, as_json=as_json)
-    if found:
-        sys.exit(1)
-
-
-@cli.command()
-@click.argument("bundle", type=BUNDLE)
-@moved
-@only
-@as_json
-def bench(bundle: Path, as_json: bool, **request: Any) -> None:  # noqa: ANN401
-    """Time the engines of BUNDLE beside the PyTorch original, in one run."""
-    from .progress import terminal
-    from .proof import bench as run
-    from .report.document import plain
-    from .report.terminal import latency_table
-
-    with talking():
-        report = run(bundle, progress=terminal, **request)
-    show(plain(report), latency_table(report), as_json=as_json)
 
 
 @cli.command()
@@ -201,7 +153,8 @@ def doctor(as_json: bool) -> None:
     show(value, describe_doctor(value), as_json=as_json)
 
 
-cli.add_command(plugin)
+for _command in (validate, bench, plugin):
+    cli.add_command(_command)
 
 
 def main() -> None:

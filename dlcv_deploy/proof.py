@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses as dc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import backends
-from .bundle import Bundle, open_bundle
+from .bundle import Bundle
 from .errors import ArtifactError, MissingBackend, SpecError
-from .latency import cores, machine
+from .latency.measure import cores, machine
 from .progress import Progress, silent
 from .reference import TorchSession
-from .report.document import REFERENCE, engine_name, environment
+from .report.document import engine_name, environment
 from .spec import is_own
-from .types import CompileOptions, Engine, LatencyReport, ParityReport, Precision, Preprocess
+from .types import CompileOptions, Engine, Precision, Preprocess
 
 if TYPE_CHECKING:
     from .backends.base import Array, Session
@@ -168,76 +167,6 @@ def _network(bundle: Bundle, model: str | None) -> Network:
             fix="build it again, or name the code as it was: --model FILE.py:factory",
         )
     return network
-
-
-def validate(
-    path: Path,
-    *,
-    data: str,
-    crops: int,
-    count: int | None = None,
-    weights: str | None = None,
-    model: str | None = None,
-    targets: tuple[str, ...] = (),
-    skip_bad: bool = False,
-    gated: bool = False,
-    progress: Progress = silent,
-) -> ParityReport:
-    """Parity of a bundle's graph and engines with the PyTorch original, on images.
-
-    Raises:
-        SpecError: ``gated``, and the images have no labels.
-    """
-    from .calibration.samples import open_samples
-    from .parity.evaluate import evaluate
-
-    bundle = open_bundle(path)
-    m = bundle.manifest
-    classes = tuple(bundle.read("labels.txt").decode().splitlines())
-    samples = open_samples(data, count=count, skip_bad=skip_bad, classes=classes, progress=progress)
-    if gated and samples.labels is None:
-        raise SpecError(
-            f"--max-drop needs labelled images, and {samples.source} has no labels",
-            fix="put a labels.csv (file,label) beside the images, or use an .npz with labels",
-        )
-    engines = [bundle.engine(name) for name in targets or m.engines]
-    graph = {f"{m.precision} graph": bundle.read("model.onnx")}
-    with original(bundle, weights, model, progress) as reference, legs(engines, graph, m.precision) as candidates:
-        return evaluate(reference, candidates, samples, m.preprocess, crops=crops, progress=progress)
-
-
-def bench(
-    path: Path,
-    *,
-    weights: str | None = None,
-    model: str | None = None,
-    targets: tuple[str, ...] = (),
-    progress: Progress = silent,
-) -> LatencyReport:
-    """Latency of a bundle's engines beside the PyTorch original."""
-    bundle = open_bundle(path)
-    engines = [bundle.engine(name) for name in targets or bundle.manifest.engines]
-    with (
-        original(bundle, weights, model, progress) as reference,
-        loaded(engines, bundle.manifest.precision) as sessions,
-    ):
-        return timed(reference, sessions, bundle.manifest.preprocess, brief=False, progress=progress)
-
-
-def timed(
-    reference: Session, sessions: Mapping[str, Session | str], pre: Preprocess, *, brief: bool, progress: Progress
-) -> LatencyReport:
-    """Latency at batches of 1 and 10, the sessions in turn, on drawn images: 50 calls each or more, ``brief`` 3."""
-    from .calibration.samples import drawn
-    from .latency import latency
-
-    pixels = pixels_of(drawn(10, pre.size), pre, 10)
-
-    def feeds(batch: int) -> Mapping[str, Array]:
-        return {reference.inputs[0].name: np.ascontiguousarray(pixels[:batch])}
-
-    calls: dict[str, Any] = {"at_least": 3, "warmup": 1, "budget_s": 2.0} if brief else {"at_least": 50}
-    return latency({REFERENCE: reference, **sessions}, feeds, **calls, progress=progress)
 
 
 def pixels_of(samples: Samples, pre: Preprocess, count: int) -> Array:

@@ -15,7 +15,8 @@ import numpy as np
 from . import backends
 from .engines import Compiled, Lowered, between, compiled, identity, lower, said_of
 from .errors import ToolError
-from .latency import latency
+from .latency.measure import latency
+from .latency.values import Latency
 from .lrn import TARGETS, PluginGraph, plugin_graph
 from .plugin.network import differs, feeds, network
 from .progress import Progress, silent
@@ -23,7 +24,7 @@ from .proof import measured_on, pixels_of
 from .report import document
 from .spec import BuildSpec
 from .stages import Stages
-from .types import CompileOptions, Engine, ExportedModel, Latency, Precision, Preprocess
+from .types import CompileOptions, Engine, ExportedModel, Precision, Preprocess
 
 if TYPE_CHECKING:
     from .backends.base import Array, Session

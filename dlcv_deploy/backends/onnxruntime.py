@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import MissingBackend, ToolError
 from ..isolate import isolated
-from ..latency import cores
+from ..latency.measure import cores
 from ..types import Ability, CompileOptions, Dim, Engine, TensorSpec
 from . import _cuda, optional
 from .base import Array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -12,11 +13,12 @@ import numpy.typing as npt
 
 from ..errors import SpecError, ToolError
 from ..progress import Progress, silent
-from ..types import BATCH, Flip, Leg, ParityReport, Preprocess, TensorSpec
+from ..types import BATCH, Preprocess, TensorSpec
 from . import compare
 from .crops import CENTRE, COUNTS, canvas, to_input
 from .crops import crops as cut
 from .outputs import OutputTally, shared
+from .values import Flip, Leg, Loss, ParityReport
 
 if TYPE_CHECKING:
     from ..backends.base import Session
@@ -212,17 +214,16 @@ class _Tally:
     def leg(self, name: str, samples: Samples, labels: compare.Classes | None, original: _Tally) -> Leg:
         """The report of all that was counted."""
         top1, top5 = self.accuracy(labels)
-        drop, low, high = None, None, None
+        losses: tuple[Loss, ...] = ()
         if labels is not None:
             drop = compare.percent(self.lost - self.gained, self.images)
             low, high = compare.paired_interval(self.lost, self.gained, self.images)
+            losses = (Loss(1, drop, low, high, self.lost, self.gained, math.nan),)
         return Leg(
             name,
             top1,
             top5,
-            drop,
-            low,
-            high,
+            losses,
             agreement=compare.percent(self.images - len(self.flips), self.images),
             flips=tuple(
                 Flip(i, samples.name(i), -1 if labels is None else int(labels[i]), expected, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..errors import SpecError
-from ..types import Leg, ParityReport
+from .values import Leg, ParityReport
 
 
 def passes(report: ParityReport, max_drop: float | None = None, *, not_run_fails: bool = True) -> bool:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SpecError
-from ..types import OutputError, TensorSpec
+from ..types import TensorSpec
 from . import compare
+from .values import OutputError
 
 if TYPE_CHECKING:
     from ..backends.base import Session

@@ -11,20 +11,18 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from ..errors import ArtifactError, SpecError
+from ..latency.values import Latency, LatencyReport
+from ..parity.values import Consistency, Drift, ParityReport
 from ..study import QuantizationStudy
 from ..types import (
-    ADDED,
-    Latency,
-    LatencyReport,
     LeftAlone,
-    ParityReport,
     Precision,
     PrecisionAudit,
     Preprocess,
     StageTime,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 REFERENCE = "PyTorch fp32"
 """What the original is called in reports."""
 
@@ -86,8 +84,8 @@ class CompiledEngine:
     version: str
     files: tuple[File, ...]
     notes: tuple[str, ...] = ()
-    lrn: Lrn | None = dc.field(default=None, metadata=ADDED)
-    audit: PrecisionAudit | None = dc.field(default=None, metadata=ADDED)
+    lrn: Lrn | None = None
+    audit: PrecisionAudit | None = None
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -104,7 +102,8 @@ class Report:
     """All that a build did and measured; what was not done or not measured is ``None`` or empty.
 
     ``created`` is UTC, ISO 8601. ``quantized`` are the nodes that compute in INT8, ``left_alone`` those that do not
-    though they could have.
+    though they could have. ``drift`` has an entry for each graph below fp32, ``consistency`` one for each engine that
+    ran; ``commands`` repeat the build and what was measured.
     """
 
     tool_version: str
@@ -123,7 +122,10 @@ class Report:
     latency: LatencyReport | None
     environment: Environment
     warnings: tuple[str, ...] = ()
-    quantization: QuantizationStudy | None = dc.field(default=None, metadata=ADDED)
+    quantization: QuantizationStudy | None = None
+    drift: tuple[Drift, ...] = ()
+    consistency: tuple[Consistency, ...] = ()
+    commands: tuple[str, ...] = ()
 
 
 def engine_name(precision: str, backend: str) -> str:
@@ -210,9 +212,8 @@ def _read_fields(kind: type, value: Any, where: str) -> Any:  # noqa: ANN401
         raise ArtifactError(f"{where} of the report is {_short(value)}, which it cannot be", fix="build again")
     kinds = typing.get_type_hints(kind)
     names = [field.name for field in dc.fields(kind)]
-    older = {field.name for field in dc.fields(kind) if field.metadata == ADDED}
     for problem, fields in (
-        ("lacks", [name for name in names if name not in value and name not in older]),
+        ("lacks", [name for name in names if name not in value]),
         ("holds unknown", [name for name in value if name not in names]),
     ):
         if fields:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..types import ParityReport
+from ..parity.values import ParityReport
 from . import int8, trials, words
 from .document import Report
 

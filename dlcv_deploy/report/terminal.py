@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from ..latency.values import LatencyReport
+from ..parity.values import ParityReport
 from ..study import QuantizationStudy
-from ..types import LatencyReport, ParityReport
 from . import int8, trials, words
 from .document import CompiledEngine, Report
 

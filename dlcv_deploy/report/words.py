@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from ..latency.values import Latency, LatencyReport
 from ..parity.compare import FEWEST
-from ..types import Flip, Latency, LatencyReport, Leg, OutputError, ParityReport
+from ..parity.values import Flip, Leg, Loss, OutputError, ParityReport
 from .document import REFERENCE, Calibration, CompiledEngine, Report, engine_name
 
 ABSENT = "-"
@@ -109,7 +110,7 @@ def _accuracy(parity: ParityReport, leg: Leg) -> str:
         flips += f", NaN or infinity on {leg.non_finite:,} of them"
     if not parity.labelled:
         return f"accuracy not measured (no labels), {number(leg.agreement)} % agree with the original, {flips}"
-    interval = f"95 % {number(leg.drop_low)} to {number(leg.drop_high)}"
+    interval = f"95 % {_interval(leg.loss(1))}"
     return (
         f"{number(leg.top1)} % vs {number(parity.top1)} % top-1, drop {number(leg.drop)} points ({interval}), {flips}"
     )
@@ -159,18 +160,21 @@ def parity_rows(parity: ParityReport) -> tuple[tuple[str, ...], ...]:
 def _parity_row(leg: Leg) -> tuple[str, ...]:
     if leg.not_run:
         return leg.name, f"not run: {leg.not_run}"
-    interval = ABSENT if leg.drop_low is None else f"{number(leg.drop_low)} to {number(leg.drop_high)}"
     return (
         leg.name,
         number(leg.top1),
         number(leg.top5),
         number(leg.drop),
-        interval,
+        _interval(leg.loss(1)),
         f"{len(leg.flips):,}",
         number(leg.agreement),
         significant(leg.logit_max_abs),
         "equal" if leg.logit_max_abs == 0 else number(leg.logit_sqnr_db, 1),
     )
+
+
+def _interval(loss: Loss | None) -> str:
+    return ABSENT if loss is None else f"{number(loss.low)} to {number(loss.high)}"
 
 
 def output_rows(parity: ParityReport) -> tuple[tuple[str, ...], ...]:
@@ -213,7 +217,8 @@ def latency_rows(latency: LatencyReport) -> tuple[tuple[str, ...], ...]:
 def _latency_row(latency: LatencyReport, row: Latency) -> tuple[str, ...]:
     if row.not_run:
         return row.name, f"not run at batch {row.batch}: {row.not_run}"
-    times = (milliseconds(value) for value in (row.p50_ms, row.p90_ms, row.p99_ms, row.mean_ms))
+    points = (found.ms if found else None for found in map(row.at, (50, 90, 99)))
+    times = map(milliseconds, (*points, row.mean_ms))
     ratio = None if row.name == REFERENCE else speedup(latency, row)
     speed = ABSENT if ratio is None else ratio_in_words(ratio)
     return row.name, str(row.batch), *times, number(row.images_per_s, 0), f"{row.calls:,}", speed
@@ -223,7 +228,7 @@ def latency_note(latency: LatencyReport) -> str:
     """How the times were taken, and whether the machine was quiet enough for them to be repeated."""
     ran = [row for row in latency.rows if not row.not_run]
     few = any(row.calls < 100 for row in ran)
-    unsteady = any(row.p50_ms and row.p90_ms and row.p90_ms > UNSTEADY * row.p50_ms for row in ran)
+    unsteady = any((p50 := row.at(50)) and (p90 := row.at(90)) and p90.ms > UNSTEADY * p50.ms for row in ran)
     return (
         f"Host to host on {latency.machine}, {plural(latency.threads, 'core')}; sessions interleaved in one run."
         " Speed compares p50 with the original's."

@@ -15,7 +15,7 @@ HEAVY = ["torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx",
 
 # each may import those above it, and within its own row
 RANKS = [
-    {"errors", "types", "study", "digest"},
+    {"errors", "types", "study", "digest", "parity.values", "latency.values"},
     {"progress", "log", "atomic", "store", "spec", "backends.base", "plugin.library"},
     {"graph", "parity", "latency", "report"},
     {"calibration"},
@@ -23,10 +23,11 @@ RANKS = [
     {"models"},
     {"export", "reference", "bundle", "stages", "plugin"},
     {"proof", "describe"},
+    {"validate", "bench"},
     {"sources", "subject"},
     {"adopt", "engines", "lrn", "race", "audit", "assemble", "build"},
     {"cli_options"},
-    {"cli_plugin"},
+    {"cli_plugin", "cli_proof"},
     {"cli"},
 ]
 

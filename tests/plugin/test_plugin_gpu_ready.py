@@ -17,11 +17,11 @@ from test_plugin_gpu import CUDA, clean, sanitized
 from dlcv_deploy import backends, race
 from dlcv_deploy.backends import _cuda
 from dlcv_deploy.errors import ToolError
+from dlcv_deploy.latency.values import Latency
 from dlcv_deploy.plugin import device, gpu, interface, toolchain
 from dlcv_deploy.plugin.cases import Case, complaint
 from dlcv_deploy.plugin.formats import FORMATS
 from dlcv_deploy.plugin.library import Library
-from dlcv_deploy.types import Latency
 
 HERE = Path(__file__).parent
 CASE = Case("fp32 linear", 5, (2, 8, 4, 6))

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlcv_deploy.errors import SpecError, ToolError
-from dlcv_deploy.latency import cores, latency, machine, measure, percentile
-from dlcv_deploy.types import Latency
+from dlcv_deploy.latency.measure import cores, latency, machine, measure, percentile
+from dlcv_deploy.latency.values import Latency
 
 
 class Clock:

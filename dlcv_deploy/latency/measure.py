@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import SpecError
-from .progress import Progress, silent
-from .types import Latency, LatencyReport
+from ..errors import SpecError
+from ..progress import Progress, silent
+from .values import Latency, LatencyReport, Quantile
 
 if TYPE_CHECKING:
-    from .backends.base import Array, Session
+    from ..backends.base import Array, Session
 
 CPU_FLAGS = {
     "avx512_vnni": "AVX512-VNNI",
@@ -200,5 +200,5 @@ def _block(call: Callable[[], object], calls: int, seconds: float, now: Callable
 
 def _row(name: str, batch: int, seconds: tuple[float, ...]) -> Latency:
     mean = math.fsum(seconds) / len(seconds)
-    p50, p90, p99 = (1e3 * percentile(seconds, p) for p in (50, 90, 99))
-    return Latency(name, batch, len(seconds), 1e3 * mean, p50, p90, p99, batch / mean if mean > 0 else None)
+    points = tuple(Quantile(p, ms := 1e3 * percentile(seconds, p), ms, ms) for p in (50, 90, 99))
+    return Latency(name, batch, len(seconds), 1e3 * mean, points, batch / mean if mean > 0 else None)

@@ -1,0 +1,1 @@
+"""How long an engine takes, beside the original, in one run; and whether that run can be trusted."""
