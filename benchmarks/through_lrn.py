@@ -17,8 +17,8 @@ import numpy as np
 from dlcv_deploy.calibration import cifar10
 from dlcv_deploy.calibration.table import bundled
 from dlcv_deploy.graph.qdq import quantize
-from dlcv_deploy.parity.compare import paired_interval
 from dlcv_deploy.parity.crops import to_input
+from dlcv_deploy.parity.statistics import paired_interval
 from dlcv_deploy.proof import session_of
 from dlcv_deploy.spec import BuildSpec
 from dlcv_deploy.stages import Stages

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dlcv_deploy.parity.compare import flipped, hits, paired_interval, percent, predictions
+from dlcv_deploy.parity.compare import flipped, hits, predictions
+from dlcv_deploy.parity.statistics import paired_interval, percent
 
 Logits = npt.NDArray[np.floating[Any]]
 

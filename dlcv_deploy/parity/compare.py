@@ -12,15 +12,15 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from .statistics import paired_interval as paired_interval
+from .statistics import percent as percent
+
 Scores = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 Classes = npt.NDArray[np.int64]
 
 NONE = -1
 """The class of an image whose scores are not all finite."""
-
-Z95 = 1.959963984540054
-"""The 97.5 % point of the normal distribution."""
 
 NEAREST = 5
 FEWEST = 2 * NEAREST + 1
@@ -58,48 +58,6 @@ def hits(scores: Scores, labels: Classes, k: int) -> Flags:
 def flipped(reference: Classes, candidate: Classes) -> Flags:
     """Where two sets of predictions differ; an image that either could not answer counts as flipped."""
     return np.asarray((reference != candidate) | (reference == NONE))
-
-
-def percent(part: int, whole: int) -> float:
-    """``part`` of ``whole`` in percent, rounded once."""
-    return 100 * part / whole
-
-
-def paired_interval(lost: int, gained: int, images: int) -> tuple[float, float]:
-    """95 % interval of the fall in accuracy, in points: Tango's score interval for paired proportions.
-
-    It holds the differences that a score test does not reject, and at zero that test is McNemar's: the interval leaves
-    zero out exactly where McNemar's test finds a difference. It depends on the discordant images and the total only,
-    stays within +-100, and has width where no image is discordant: +-100 z^2 / (n + z^2), 0.04 points at 10,000 images
-    and 79 at one, where the usual Wald interval would claim certainty. Limits by bisection, to the last bit or two.
-
-    Args:
-        lost: Images that only the reference got right.
-        gained: Images that only the candidate got right.
-        images: All images, above 0.
-
-    Source: Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
-    design", Statistics in Medicine 17 (1998) 891-908; recommended with Newcombe's and Bonett-Price's by Fagerland,
-    Lydersen, Laake, Statistics in Medicine 33 (2014) 2850-2875.
-    """
-
-    def statistic(delta: float) -> float:  # falls from +infinity at -1 to -infinity at 1
-        b = (2 * images - lost + gained) * delta - lost - gained
-        c = -gained * delta * (1 - delta)
-        root = math.sqrt(max(0.0, b * b - 8 * images * c))
-        q = (root - b) / (4 * images) if b <= 0 else -2 * c / (root + b)  # likeliest gained / images, given delta
-        variance = images * (2 * q + delta * (1 - delta))
-        surplus = lost - gained - images * delta
-        return surplus / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, surplus)
-
-    def limit(target: float, low: float, high: float) -> float:
-        for _ in range(80):
-            middle = (low + high) / 2
-            low, high = (middle, high) if statistic(middle) > target else (low, middle)
-        return 100 * (low + high) / 2
-
-    seen = (lost - gained) / images
-    return (-100.0 if seen == -1 else limit(Z95, -1.0, seen), 100.0 if seen == 1 else limit(-Z95, seen, 1.0))
 
 
 @dc.dataclass(frozen=True, slots=True)

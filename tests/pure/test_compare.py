@@ -1,4 +1,4 @@
-"""Statistics against values worked out by hand, published ones, and laws that must hold."""
+"""Answers to the same images compared, against values worked out by hand and laws that must hold."""
 
 import math
 
@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 
 from dlcv_deploy.parity.compare import (
     NONE,
-    Z95,
     LogitError,
     finite_rows,
     flipped,
     hits,
-    paired_interval,
-    percent,
     predictions,
     softmax,
 )
@@ -78,80 +75,6 @@ def test_softmax():
     assert softmax(array([0, -INF])).tolist() == [[1, 0]]
     assert np.isnan(softmax(array([NAN, 0], [INF, 0], [-INF, -INF]))).all()
     assert softmax(np.zeros((2, 10, 4), np.float16)).dtype == np.float64
-
-
-def test_percent_is_rounded_once():
-    assert percent(20, 10_000) == 0.2
-    assert percent(9_125, 10_000) == 91.25
-
-
-@pytest.mark.parametrize("images", [1, 2, 10, 10_000, 50_000])
-def test_the_interval_without_discordant_images(images):
-    # with no discordant pair Tango's equation is n d / sqrt(n d (1 - d)) = z: d = z^2 / (n + z^2)
-    low, high = paired_interval(0, 0, images)
-    assert high == pytest.approx(100 * Z95**2 / (images + Z95**2), rel=1e-12)
-    assert low == pytest.approx(-high, rel=1e-12)
-
-
-@pytest.mark.parametrize("images", [1, 2, 10, 1000])
-def test_the_interval_where_all_are_lost(images):
-    # all lost: n (1 - d) / sqrt(n (1 - d) (1 + d)) = z: d = (n - z^2) / (n + z^2)
-    low, high = paired_interval(images, 0, images)
-    assert high == 100
-    assert low == pytest.approx(100 * (images - Z95**2) / (images + Z95**2), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("lost", "gained", "images", "low", "high"),
-    [
-        (6, 16, 161, -12.40, -0.54),  # Cavo et al. 2012, as R's contingencytables has it
-        (1, 7, 21, -51.72, -2.60),  # Bentur et al. 2009, in Fagerland, Lydersen, Laake 2014: -0.517 to -0.026
-    ],
-)
-def test_the_interval_against_published_ones(lost, gained, images, low, high):
-    assert paired_interval(lost, gained, images) == (pytest.approx(low, abs=0.005), pytest.approx(high, abs=0.005))
-
-
-COUNTS = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 20_000)).filter(any)
-
-
-@given(COUNTS)
-def test_the_interval_leaves_zero_out_where_mcnemars_test_rejects(counts):
-    lost, gained, agreed = counts
-    low, high = paired_interval(lost, gained, lost + gained + agreed)
-    seen = 100 * (lost - gained) / (lost + gained + agreed)
-    assert -100 <= low < high <= 100
-    assert low <= seen <= high
-    statistic = (lost - gained) / math.sqrt(lost + gained) if lost + gained else 0.0
-    assert (low > 0) == (statistic > Z95)
-    assert (high < 0) == (statistic < -Z95)
-
-
-@given(COUNTS)
-def test_the_interval_turns_round_with_the_sides(counts):
-    lost, gained, agreed = counts
-    low, high = paired_interval(lost, gained, lost + gained + agreed)
-    other = paired_interval(gained, lost, lost + gained + agreed)
-    assert (-other[1], -other[0]) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
-
-
-@given(COUNTS)
-def test_the_limits_solve_tangos_equation(counts):
-    lost, gained, agreed = counts
-    n = lost + gained + agreed
-    for limit, z in zip(paired_interval(lost, gained, n), (Z95, -Z95), strict=True):
-        d = limit / 100
-        if abs(d) == 1:
-            continue
-        b = -lost - gained + (2 * n - lost + gained) * d
-        q = (math.sqrt(max(0.0, b * b + 8 * n * gained * d * (1 - d))) - b) / (4 * n)
-        assert (lost - gained - n * d) / math.sqrt(n * (2 * q + d * (1 - d))) == pytest.approx(z, rel=1e-6)
-
-
-def test_a_usual_case_is_near_walds():
-    low, high = paired_interval(80, 60, 10_000)
-    wald = 1.96 * math.sqrt(140 - 20**2 / 10_000) / 100
-    assert (low, high) == (pytest.approx(0.2 - wald, abs=0.01), pytest.approx(0.2 + wald, abs=0.01))
 
 
 def test_logit_errors_by_hand():
