@@ -71,7 +71,8 @@ class Verdict:
     ``rule`` is its name ("margin 0.5", "MLPerf 99 %"). ``outcome`` holds the 95 % interval against the margin: "shown"
     where all of it is below, "shown worse" where all of it is above. ``met`` is what the figures alone say, without
     regard to chance. ``provable`` is the smallest margin that so many images could show of an equal candidate, with as
-    many answers changed; ``images_needed`` the images that would show ``margin`` of one.
+    many answers changed; ``images_needed`` the images that would show ``margin`` of one with a chance of 80 %, 0 where
+    no number would.
     """
 
     rule: str
