@@ -181,8 +181,9 @@ class Engine:
     """What a backend compiled: its files as the vendor's own tools read them, and what it was compiled with.
 
     ``target`` says for what in words ("CPU", "SM 8.6, 8.9"); ``notes`` are warnings worth keeping; ``batch`` are the
-    batch sizes it takes; ``plugin`` is the library without which it cannot run; ``streams`` as in ``CompileOptions``,
-    which bundles do not keep.
+    batch sizes it takes; ``plugin`` is the library without which it cannot run. Bundles do not keep the rest, which is
+    how it is loaded: ``streams`` as in ``CompileOptions``; ``threads`` that it may use of a CPU, 0 for the runtime's
+    own choice; ``cuda_graphs``, whether a GPU's work is recorded once and then replayed.
     """
 
     backend: str
@@ -193,6 +194,8 @@ class Engine:
     batch: Dim = BATCH
     plugin: PluginNeed | None = None
     streams: int = 1
+    threads: int = 0
+    cuda_graphs: bool = True
 
 
 @dc.dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +25,13 @@ _ABSENT = ("cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorInitial
 
 
 class Cuda(Protocol):
-    """One GPU. Streams and events are what the package at work calls so; ``address`` makes a stream an integer."""
+    """One GPU. Streams and events are what the package at work calls so; ``address`` makes a stream an integer.
+
+    ``captured`` is a graph of what ``work`` enqueues, which does not run then: ``launch`` runs it. ToolError where the
+    package, or what is enqueued, cannot be captured; the stream is as before.
+    """
+
+    name: str
 
     def malloc(self, size_bytes: int) -> Any: ...  # noqa: ANN401 - a handle of the package
     def free(self, memory: Any) -> None: ...  # noqa: ANN401 - as above
@@ -38,6 +45,9 @@ class Cuda(Protocol):
     def record(self, event: Any, stream: Any) -> None: ...  # noqa: ANN401 - as above
     def wait(self, stream: Any) -> None: ...  # noqa: ANN401 - as above
     def elapsed_ms(self, start: Any, end: Any) -> float: ...  # noqa: ANN401 - as above
+    def captured(self, stream: Any, work: Callable[[], None]) -> Any: ...  # noqa: ANN401 - as above
+    def launch(self, graph: Any, stream: Any) -> None: ...  # noqa: ANN401 - as above
+    def drop(self, graph: Any) -> None: ...  # noqa: ANN401 - as above
     def close(self, stream: Any, events: list[Any]) -> None: ...  # noqa: ANN401 - as above
 
 
@@ -89,6 +99,8 @@ def device() -> Cuda:
 
 class CudaPython:
     """CUDA through cuda-python's runtime API."""
+
+    name = "cuda-python"
 
     def __init__(self, cudart: Any) -> None:  # noqa: ANN401 - an untyped module
         self._rt = cudart
@@ -144,6 +156,33 @@ class CudaPython:
     def elapsed_ms(self, start: Any, end: Any) -> float:  # noqa: ANN401 - as above
         return float(self._check(self._rt.cudaEventElapsedTime(start, end), "cudaEventElapsedTime"))
 
+    def captured(self, stream: Any, work: Callable[[], None]) -> Any:  # noqa: ANN401 - as above
+        rt = self._rt
+        mode = rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads may go on calling CUDA
+        self._check(rt.cudaStreamBeginCapture(stream, mode), "cudaStreamBeginCapture")
+        try:
+            work()
+        except ToolError:
+            error, graph = rt.cudaStreamEndCapture(stream)
+            rt.cudaGetLastError()  # what ended the capture is no error of later calls
+            if int(error) == 0:
+                self._check(rt.cudaGraphDestroy(graph), "cudaGraphDestroy")
+            raise
+        error, graph = rt.cudaStreamEndCapture(stream)
+        if int(error) != 0:
+            rt.cudaGetLastError()
+        self._check((error, graph), "cudaStreamEndCapture")
+        try:
+            return self._check(rt.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate")
+        finally:
+            self._check(rt.cudaGraphDestroy(graph), "cudaGraphDestroy")
+
+    def launch(self, graph: Any, stream: Any) -> None:  # noqa: ANN401 - as above
+        self._check(self._rt.cudaGraphLaunch(graph, stream), "cudaGraphLaunch")
+
+    def drop(self, graph: Any) -> None:  # noqa: ANN401 - as above
+        self._check(self._rt.cudaGraphExecDestroy(graph), "cudaGraphExecDestroy")
+
     def close(self, stream: Any, events: list[Any]) -> None:  # noqa: ANN401 - as above
         for event in events:
             self._check(self._rt.cudaEventDestroy(event), "cudaEventDestroy")
@@ -152,6 +191,8 @@ class CudaPython:
 
 class PyCuda:
     """CUDA through pycuda, in the primary context, which is the one that TensorRT and PyTorch use."""
+
+    name = "pycuda"
 
     def __init__(self, driver: Any) -> None:  # noqa: ANN401 - an untyped module
         driver.init()
@@ -195,6 +236,15 @@ class PyCuda:
 
     def elapsed_ms(self, start: Any, end: Any) -> float:  # noqa: ANN401 - as above
         return float(start.time_till(end))
+
+    def captured(self, stream: Any, work: Callable[[], None]) -> Any:  # noqa: ANN401 - as above
+        raise ToolError("pycuda has no CUDA graphs", fix="pip install cuda-python")
+
+    def launch(self, graph: Any, stream: Any) -> None:  # noqa: ANN401 - as above
+        raise ToolError("pycuda has no CUDA graphs", fix="pip install cuda-python")
+
+    def drop(self, graph: Any) -> None:  # noqa: ANN401 - as above
+        """Nothing was captured."""
 
     def close(self, stream: Any, events: list[Any]) -> None:  # noqa: ANN401 - as above
         stream.synchronize()

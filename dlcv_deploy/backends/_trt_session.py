@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from .session import CheckedSession, damaged, file_of, ordered, spec_of
 
 if TYPE_CHECKING:
     import tensorrt  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+
+_CAPTURED = "on"
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -40,9 +44,15 @@ class Slot:
 
 
 class DeviceSession(CheckedSession):
-    """An engine on the GPU with its buffers, its stream and four events.
+    """An engine on the GPU with its buffers, its stream and four events. Calls from several threads wait in turn.
 
-    ``major`` is the TensorRT that a plugin's library must be built against; None where any will do.
+    The engine's work is captured as a CUDA graph at the second call in a row of one batch size, and replayed from then
+    on. There is one graph at a time: TensorRT's guide promises that one stays right as long as its context keeps its
+    shapes, and a context for each batch size would need memory for the largest batch each. Where capturing fails, the
+    work is enqueued anew each time, as without graphs; ``settings`` says so.
+
+    ``major`` is the TensorRT that a plugin's library must be built against; None where any will do. ``context`` makes
+    the execution context of an engine whose TensorRT captures graphs itself, which then is not done here.
 
     Raises:
         ArtifactError: The engine is damaged, or was compiled by another version or for another GPU; the library of the
@@ -51,7 +61,15 @@ class DeviceSession(CheckedSession):
     """
 
     def __init__(
-        self, trt: Trt, engine: Engine, engine_file: str, version: str, cuda: Cuda, *, major: int | None = None
+        self,
+        trt: Trt,
+        engine: Engine,
+        engine_file: str,
+        version: str,
+        cuda: Cuda,
+        *,
+        major: int | None = None,
+        context: Callable[[Any], Any] | None = None,
     ) -> None:
         if engine.version != version:
             raise ArtifactError(
@@ -70,13 +88,18 @@ class DeviceSession(CheckedSession):
             here = f"compiled for {engine.target}, and this GPU is SM {capability() / 10:.1f}"
             raise damaged(engine, f"{errors.splitlines()[0] if errors else 'no reason given'} ({here})")
         self._engine = plan
-        self._context = given(plan.create_execution_context(), f"{self._tool} gave no execution context", self._log)
+        made = plan.create_execution_context() if context is None else context(plan)
+        self._context: tensorrt.IExecutionContext = given(made, f"{self._tool} gave no execution context", self._log)
         inputs, outputs, batch = _describe(trt, plan)
         super().__init__(inputs, outputs, batch, self._compute)
         self._closed = False
         self._stream = cuda.stream()
         self._events = [cuda.event() for _ in range(4)]
         self._slots: dict[str, Slot] = {}
+        self._turn = threading.Lock()
+        self._shaped, self._enqueued = 0, False  # the batch size that the context has, and whether it ran at that
+        self._graph: Any = None
+        self._graphs = (_CAPTURED if context is None else "on, the runtime's own") if engine.cuda_graphs else "off"
         try:
             for spec in (*inputs, *outputs):
                 self._reserve(spec)
@@ -86,8 +109,22 @@ class DeviceSession(CheckedSession):
 
     def run_timed(self, feeds: Mapping[str, Array]) -> Timing:
         arrays = ordered(feeds, self.inputs, self.batch)
-        if self._closed:
-            self._infer(arrays)  # says so
+        with self._turn:
+            if self._closed:
+                self._infer(arrays)  # says so
+            return self._timed(arrays)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """See ``Described``."""
+        return {
+            "CUDA graphs": self._graphs,
+            "CUDA streams": "1",
+            "host memory": "pinned",
+            "CUDA through": self._cuda.name,
+        }
+
+    def _timed(self, arrays: list[Array]) -> Timing:
         cuda, stream = self._cuda, self._stream
         batch = self._shape(arrays)
         cuda.record(self._events[0], stream)
@@ -109,6 +146,7 @@ class DeviceSession(CheckedSession):
             return
         self._closed = True
         self._cuda.wait(self._stream)
+        self._forget()
         slots, self._slots = self._slots, {}
         del self._context, self._engine, self._runtime  # in this order: each uses the next
         for slot in slots.values():
@@ -125,22 +163,28 @@ class DeviceSession(CheckedSession):
         self._accepted(self._context.set_tensor_address(spec.name, int(slot.memory)), f"the address of {spec.name!r}")
 
     def _compute(self, arrays: list[Array]) -> list[Array]:
-        batch = self._shape(arrays)
-        self._copy_in(batch)
-        self._execute()
-        self._copy_out(batch)
-        self._cuda.wait(self._stream)
-        return [self._slots[spec.name].view(batch).copy() for spec in self.outputs]
+        with self._turn:
+            batch = self._shape(arrays)
+            self._copy_in(batch)
+            self._execute()
+            self._copy_out(batch)
+            self._cuda.wait(self._stream)
+            return [self._slots[spec.name].view(batch).copy() for spec in self.outputs]
 
     def _shape(self, arrays: list[Array]) -> int:
-        """Put the inputs into pinned memory and tell the engine their shapes; returns the batch."""
-        for spec, array in zip(self.inputs, arrays, strict=True):
-            np.copyto(self._slots[spec.name].view(len(array)), array)
-            self._accepted(self._context.set_input_shape(spec.name, array.shape), f"the shape {array.shape}")
+        """Put the inputs into pinned memory, and tell the engine their shapes if they are new; returns the batch."""
         batch = len(arrays[0])
+        for spec, array in zip(self.inputs, arrays, strict=True):
+            np.copyto(self._slots[spec.name].view(batch), array)
+        if batch == self._shaped:
+            return batch
+        self._forget()
+        for spec, array in zip(self.inputs, arrays, strict=True):
+            self._accepted(self._context.set_input_shape(spec.name, array.shape), f"the shape {array.shape}")
         for spec in self.outputs:
             shape = sizes(self._context.get_tensor_shape(spec.name))
             self._accepted(shape == [batch, *spec.shape], f"a batch of {batch}: output {spec.name!r} would be {shape}")
+        self._shaped = batch
         return batch
 
     def _copy_in(self, batch: int) -> None:
@@ -149,7 +193,28 @@ class DeviceSession(CheckedSession):
             self._cuda.to_device(slot.memory, slot.part(batch), self._stream)
 
     def _execute(self) -> None:
+        """Replay the graph of this batch size; else enqueue the work, captured where it has run before."""
+        if self._enqueued and self._graph is None and self._graphs == _CAPTURED:
+            try:
+                self._graph = self._cuda.captured(self._stream, self._enqueue)
+            except ToolError as e:
+                self._graphs = f"none: {e.what}"
+                self._log.take_errors()
+        if self._graph is not None:
+            self._cuda.launch(self._graph, self._stream)
+            return
+        self._enqueue()
+        self._enqueued = True
+
+    def _enqueue(self) -> None:
         self._accepted(self._context.execute_async_v3(self._cuda.address(self._stream)), "to run")
+
+    def _forget(self) -> None:
+        """Let the graph go, before the context gets other shapes."""
+        graph, self._graph = self._graph, None
+        self._shaped, self._enqueued = 0, False
+        if graph is not None:
+            self._cuda.drop(graph)
 
     def _copy_out(self, batch: int) -> None:
         for spec in self.outputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses as dc
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,15 @@ class Timing:
     enqueue_ms: float
 
 
+@runtime_checkable
+class Described(Protocol):
+    """A session that says how it runs: what its runtime was told, or says of itself, in the runtime's own words."""
+
+    @property
+    def settings(self) -> Mapping[str, str]: ...
+
+
+@runtime_checkable
 class DeviceTimed(Protocol):
     """A session on a device that has a clock of its own."""
 

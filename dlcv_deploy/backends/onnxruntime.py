@@ -59,7 +59,7 @@ def load(engine: Engine) -> CheckedSession:
         )
     ort = optional.module("onnxruntime", extra=name)
     try:
-        native = _session(ort, onnx, engine.target, engine.streams)
+        native = _session(ort, onnx, engine.target, engine.streams, engine.threads)
     except _errors(ort) as e:
         raise damaged(engine, str(e)) from e
     inputs, outputs = _specs(native, engine.batch)
@@ -72,7 +72,7 @@ def load(engine: Engine) -> CheckedSession:
             raise refusal("ONNX Runtime", b"", str(e)) from e  # it names the node; the graph may be let go
         return found
 
-    return CheckedSession(inputs, outputs, engine.batch, infer)
+    return CheckedSession(inputs, outputs, engine.batch, infer, _settings(native))
 
 
 def prove(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -132,12 +132,20 @@ def _has_cuda() -> bool:
     return "CUDAExecutionProvider" in optional.module("onnxruntime", extra=name).get_available_providers()
 
 
-def _session(ort: Any, onnx: bytes, target: str, streams: int = 1, *, keep_at: str = "") -> Any:  # noqa: ANN401 - an untyped package
+def _session(
+    ort: Any,  # noqa: ANN401 - an untyped package
+    onnx: bytes,
+    target: str,
+    streams: int = 1,
+    threads: int = 0,
+    *,
+    keep_at: str = "",
+) -> Any:  # noqa: ANN401 - as above
     """A native session; TF32 is off, since precision lives in the graph. The graph it runs is kept at a path."""
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
-    if streams > 1:
-        options.intra_op_num_threads = max(1, cores() // streams)
+    if threads or streams > 1:
+        options.intra_op_num_threads = threads or max(1, cores() // streams)
     options.log_severity_level = _LOG_ERRORS_ONLY
     if keep_at:
         options.optimized_model_filepath = keep_at
@@ -152,6 +160,19 @@ def _session(ort: Any, onnx: bytes, target: str, streams: int = 1, *, keep_at: s
             fix="see its log: CUDA or cuDNN libraries are missing, or do not match onnxruntime-gpu",
         )
     return native
+
+
+def _settings(native: Any) -> dict[str, str]:  # noqa: ANN401 - as above
+    """What the session was told. 0 threads are as many as there are physical cores; their waiting is a busy one."""
+    told = native.get_session_options()
+    return {
+        "intra_op_num_threads": str(told.intra_op_num_threads),
+        "inter_op_num_threads": str(told.inter_op_num_threads),
+        "execution_mode": told.execution_mode.name,
+        "graph_optimization_level": told.graph_optimization_level.name,
+        "session.intra_op.allow_spinning": "1 (its default)",
+        "providers": ", ".join(native.get_providers()),
+    }
 
 
 def _specs(native: Any, batch: Dim) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:  # noqa: ANN401 - as above

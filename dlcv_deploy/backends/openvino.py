@@ -25,6 +25,17 @@ name = "openvino"
 FILES = ("model.xml", "model.bin")
 _TELEMETRY = "openvino_telemetry"
 EVIDENCE = "OpenVINO's execution graph on this CPU, after a run"
+_SETTINGS = (
+    "PERFORMANCE_HINT",
+    "EXECUTION_MODE_HINT",
+    "INFERENCE_PRECISION_HINT",
+    "NUM_STREAMS",
+    "INFERENCE_NUM_THREADS",
+    "ENABLE_CPU_PINNING",
+    "ENABLE_HYPER_THREADING",
+    "SCHEDULING_CORE_TYPE",
+)
+"""What a compiled model says of itself that its speed depends on."""
 _PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
 _DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "int8"}
 
@@ -62,7 +73,8 @@ def load(engine: Engine) -> CheckedSession:
     try:
         model = ov.Core().read_model(xml, weights)
         inputs, outputs = _specs(model, engine.batch)  # not of what is compiled: casts melt there, and names with them
-        compiled = _compiled(ov, model, engine.streams)
+        compiled = _compiled(ov, model, engine.streams, engine.threads)
+        settings = _settings(compiled)
     except ToolError:
         raise
     except RuntimeError as e:
@@ -78,7 +90,7 @@ def load(engine: Engine) -> CheckedSession:
         request.infer()
         return [request.get_output_tensor(i).data.copy() for i in range(len(outputs))]
 
-    return CheckedSession(inputs, outputs, engine.batch, infer)
+    return CheckedSession(inputs, outputs, engine.batch, infer, settings)
 
 
 def convert(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -165,7 +177,7 @@ def _guarded(onnx: bytes) -> bytes:
     return guarded
 
 
-def _compiled(ov: Any, model: Any, streams: int = 1) -> Any:  # noqa: ANN401 - an untyped package
+def _compiled(ov: Any, model: Any, streams: int = 1, threads: int = 0) -> Any:  # noqa: ANN401 - an untyped package
     """Compile for latency, in the precision the graph is written in and no other.
 
     OpenVINO's default on CPUs with bf16 is bf16 whatever the graph says, and a hint that the CPU cannot follow falls
@@ -175,11 +187,23 @@ def _compiled(ov: Any, model: Any, streams: int = 1) -> Any:  # noqa: ANN401 - a
     how = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": wanted}
     if streams > 1:
         how["NUM_STREAMS"] = str(streams)
+    if threads:
+        how["INFERENCE_NUM_THREADS"] = str(threads)
     compiled = ov.Core().compile_model(model, "CPU", how)
     got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if got != wanted:
         raise ToolError(f"OpenVINO would compute in {got}, though {wanted} was asked for", fix="use another target")
     return compiled
+
+
+def _settings(compiled: Any) -> dict[str, str]:  # noqa: ANN401 - as above
+    """Values as the enumerations' own names; a version that has not one of the properties leaves it out."""
+    known = compiled.get_property("SUPPORTED_PROPERTIES")
+    found = {key: compiled.get_property(key) for key in _SETTINGS if key in known}
+    return {
+        key: value.to_string() if hasattr(value, "to_string") else str(getattr(value, "name", value))
+        for key, value in found.items()
+    }
 
 
 def _precision(ov: Any, model: Any) -> str:  # noqa: ANN401 - as above

@@ -19,10 +19,20 @@ class CheckedSession:
     """A session around one native call, which takes and returns arrays in the order of ``inputs`` and ``outputs``."""
 
     def __init__(
-        self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], batch: Dim, infer: Infer
+        self,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        batch: Dim,
+        infer: Infer,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.inputs, self.outputs, self.batch = inputs, outputs, batch
-        self._infer = infer
+        self._infer, self._settings = infer, dict(settings or {})
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """See ``Described``."""
+        return self._settings
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         arrays = ordered(feeds, self.inputs, self.batch)

@@ -68,7 +68,14 @@ def load(engine: Engine) -> CheckedSession:
     from ._trt_session import DeviceSession
 
     trt = optional.module("tensorrt_rtx", extra=EXTRA)
-    return DeviceSession(trt, engine, FILE, can.version, _cuda.device())
+
+    def context(plan: Any) -> Any:  # noqa: ANN401 - the API beyond what the stubs know
+        how = plan.create_runtime_config()
+        strategies = trt.CudaGraphStrategy
+        how.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if engine.cuda_graphs else strategies.DISABLED
+        return plan.create_execution_context(how)
+
+    return DeviceSession(trt, engine, FILE, can.version, _cuda.device(), context=context)
 
 
 def build(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:

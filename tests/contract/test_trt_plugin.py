@@ -270,7 +270,7 @@ def test_what_a_session_needs_is_checked_before_tensorrt_is_asked(load, engine, 
 
 def test_each_tensorrt_says_which_headers_it_wants(monkeypatch):
     asked = []
-    monkeypatch.setattr(_trt_session, "DeviceSession", lambda *args, major=None: asked.append(major))
+    monkeypatch.setattr(_trt_session, "DeviceSession", lambda *args, major=None, **_: asked.append(major))
     monkeypatch.setattr(optional, "version_of", lambda *_: "10.13.0.35")
     monkeypatch.setattr(optional, "module", lambda name, extra: None)
     for thing, value in (("no_gpu", ""), ("no_binding", ""), ("capability", 89), ("device", None)):

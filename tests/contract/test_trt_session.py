@@ -1,8 +1,10 @@
 """The session of both TensorRTs on a make-believe GPU, whose memory is the host's: order, sizes, errors, release."""
 
 import ctypes
+import dataclasses as dc
 import itertools
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from dlcv_deploy.backends import _cuda, _trt_session
 from dlcv_deploy.backends.base import Timing
 from dlcv_deploy.errors import ArtifactError, MissingBackend, SpecError, ToolError
-from dlcv_deploy.types import Dim, Engine, TensorSpec
+from dlcv_deploy.types import Ability, Dim, Engine, TensorSpec
 
 cudart = pytest.importorskip("cuda.bindings.runtime")
 
@@ -49,6 +51,30 @@ class FakeRuntime:
         self.cudaEventElapsedTime = self.call("elapsed", lambda a, b: float(self.times[b] - self.times[a]))
         self.cudaStreamSynchronize = self.call("wait", lambda stream: None)
         self.cudaGetDeviceCount = self.call("count", lambda: 1)
+        self.recording, self.graphs = None, {}
+        self.cudaStreamBeginCapture = self.call("begin", self.begin)
+        self.cudaStreamEndCapture = self.call("end", self.end)
+        self.cudaGraphInstantiate = self.call("instantiate", lambda graph, flags: self.keep(self.graphs[graph]))
+        self.cudaGraphLaunch = self.call(
+            "launch", lambda graph, stream: [work() for work in self.graphs[graph]] and None
+        )
+        for name in ("cudaGraphDestroy", "cudaGraphExecDestroy"):
+            setattr(self, name, self.call(name, lambda graph: memory.left.pop(graph) and None))
+        self.cudaGetLastError = self.call("last", lambda: None)
+
+    def begin(self, stream, mode):
+        assert mode == cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self.recording = []
+
+    def end(self, stream):
+        recorded, self.recording = self.recording, None
+        return self.keep(recorded)
+
+    def keep(self, graph):
+        number = next(self.count)
+        self.memory.left[number] = number
+        self.graphs[number] = graph
+        return number
 
     def __getattr__(self, name):
         return getattr(cudart, name)
@@ -57,6 +83,7 @@ class FakeRuntime:
         def run(*args):
             self.memory.calls.append(name)
             if self.memory.refuse and self.memory.refuse[0] == name:
+                self.recording = None
                 return (self.memory.refuse[1], None)
             value = work(*args)
             return (cudart.cudaError_t.cudaSuccess,) + (() if value is None else (value,))
@@ -136,8 +163,9 @@ class SimpleArray(np.ndarray):
 class FakeTensorRT:
     """A module whose one engine computes y = 2x + 1 and keeps a count, at given addresses."""
 
-    def __init__(self, **faults):
+    def __init__(self, runtime=None, **faults):
         self.faults, self.TensorIOMode = faults, SimpleNamespace(INPUT="in", OUTPUT="out")
+        self.runtime = runtime
         self.ILogger = type("ILogger", (), {"__init__": lambda self: None})
         self.Runtime = lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: self.engine(logger, plan))
 
@@ -154,13 +182,15 @@ class FakeTensorRT:
             get_tensor_shape=lambda name: shapes[name],
             get_tensor_dtype=lambda name: SimpleNamespace(name=self.faults.get("dtype", "FLOAT")),
             get_tensor_profile_shape=lambda name, profile: [(1, 3), (2, 3), (4, 3)],
-            create_execution_context=lambda: None if "context" in self.faults else FakeContext(self.faults),
+            create_execution_context=lambda: (
+                None if "context" in self.faults else FakeContext(self.faults, self.runtime)
+            ),
         )
 
 
 class FakeContext:
-    def __init__(self, faults):
-        self.faults, self.address, self.shape = faults, {}, None
+    def __init__(self, faults, runtime):
+        self.faults, self.runtime, self.address, self.shape = faults, runtime, {}, None
 
     def set_tensor_address(self, name, address):
         assert isinstance(address, int)
@@ -178,7 +208,15 @@ class FakeContext:
         assert isinstance(stream, int)
         size = int(np.prod(self.shape))
         x, y = (np.ctypeslib.as_array((ctypes.c_float * size).from_address(self.address[n])) for n in "xy")
-        y[:] = 2 * x + 1
+
+        def work():
+            y[:] = 2 * x + 1
+            return True
+
+        if self.runtime is not None and self.runtime.recording is not None:
+            self.runtime.recording.append(work)
+            return "capture" not in self.faults
+        work()
         return "execute" not in self.faults
 
 
@@ -200,7 +238,8 @@ def cuda(request, memory):
 
 
 def session_of(cuda, engine=ENGINE, **faults):
-    return _trt_session.DeviceSession(FakeTensorRT(**faults), engine, "model.engine", "10.13", cuda)
+    trt = FakeTensorRT(getattr(cuda, "_rt", None), **faults)
+    return _trt_session.DeviceSession(trt, engine, "model.engine", "10.13", cuda)
 
 
 def x_of(batch):
@@ -230,6 +269,114 @@ def test_timing_is_told_apart(cuda):
     timing = session_of(cuda).run_timed(x_of(2))  # the make-believe clock ticks 0, 1, 4, 9
     assert timing == Timing(1.0, 3.0, 5.0, timing.enqueue_ms)
     assert 0 <= timing.enqueue_ms < 1000
+
+
+# --- CUDA graphs
+
+
+def asked_of(memory, session, batch):
+    """What a call asks of CUDA to have the engine run; its answer is checked."""
+    before = len(memory.calls)
+    np.testing.assert_array_equal(session.run(x_of(batch))["y"], 2 * x_of(batch)["x"] + 1)
+    return [name for name in memory.calls[before:] if name not in ("cudaMemcpyAsync", "wait")]
+
+
+CAPTURE = ["begin", "end", "instantiate", "cudaGraphDestroy"]
+
+
+def test_the_second_call_of_a_batch_size_is_captured_and_later_ones_replay_it(memory):
+    with session_of(_cuda.CudaPython(FakeRuntime(memory))) as session:
+        assert asked_of(memory, session, 2) == []
+        assert asked_of(memory, session, 2) == [*CAPTURE, "launch"]
+        assert asked_of(memory, session, 2) == ["launch"]
+        session.run_timed(x_of(2))
+        assert memory.calls.count("launch") == 3
+        assert asked_of(memory, session, 3) == ["cudaGraphExecDestroy"]  # other shapes, another graph
+        assert asked_of(memory, session, 2) == []
+        assert asked_of(memory, session, 2) == [*CAPTURE, "launch"]
+        assert session.settings["CUDA graphs"] == "on"
+    assert memory.left == {}
+
+
+def test_graphs_can_be_left_out(memory):
+    with session_of(_cuda.CudaPython(FakeRuntime(memory)), dc.replace(ENGINE, cuda_graphs=False)) as session:
+        assert [asked_of(memory, session, 2) for _ in range(3)] == [[], [], []]
+        assert session.settings == {
+            "CUDA graphs": "off",
+            "CUDA streams": "1",
+            "host memory": "pinned",
+            "CUDA through": "cuda-python",
+        }
+
+
+@pytest.mark.parametrize(
+    ("call", "asked", "reason"),
+    [
+        ("begin", ["begin"], "cudaStreamBeginCapture: cudaErrorStreamCaptureUnsupported"),
+        ("end", ["begin", "end", "last"], "cudaStreamEndCapture: cudaErrorStreamCaptureUnsupported"),
+        ("instantiate", CAPTURE, "cudaGraphInstantiate: cudaErrorStreamCaptureUnsupported"),
+        ("engine", ["begin", "end", "last", "cudaGraphDestroy"], "tensorrt refused to run"),
+    ],
+)
+def test_what_cannot_be_captured_is_enqueued_as_before(memory, call, asked, reason):
+    faults = {"capture": True} if call == "engine" else {}
+    memory.refuse = (call, cudart.cudaError_t.cudaErrorStreamCaptureUnsupported)
+    with session_of(_cuda.CudaPython(FakeRuntime(memory)), **faults) as session:
+        assert asked_of(memory, session, 2) == []
+        assert asked_of(memory, session, 2) == asked
+        assert asked_of(memory, session, 2) == asked_of(memory, session, 3) == []  # it is not tried again
+        assert session.settings["CUDA graphs"].startswith(f"none: {reason}")
+    assert memory.left == {}
+
+
+def test_pycuda_has_no_graphs_and_says_so(memory):
+    with session_of(_cuda.PyCuda(fake_pycuda(memory))) as session:
+        for _ in range(3):
+            asked_of(memory, session, 2)
+        assert session.settings["CUDA graphs"] == "none: pycuda has no CUDA graphs"
+        assert session.settings["CUDA through"] == "pycuda"
+
+
+def test_a_runtime_with_graphs_of_its_own_is_left_to_them(memory):
+    cuda, made = _cuda.CudaPython(FakeRuntime(memory)), []
+
+    def context(plan):
+        made.append(plan)
+        return plan.create_execution_context()
+
+    with _trt_session.DeviceSession(
+        FakeTensorRT(cuda._rt), ENGINE, "model.engine", "10.13", cuda, context=context
+    ) as session:
+        assert [asked_of(memory, session, 2) for _ in range(3)] == [[], [], []]
+        assert session.settings["CUDA graphs"] == "on, the runtime's own"
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(("graphs", "strategy"), [(True, "WHOLE_GRAPH_CAPTURE"), (False, "DISABLED")])
+def test_tensorrt_for_rtx_is_asked_for_its_own(monkeypatch, need, graphs, strategy):
+    need("tensorrt_rtx")
+    import tensorrt_rtx as trt
+
+    from dlcv_deploy.backends import tensorrt_rtx
+
+    asked = {}
+    monkeypatch.setattr(_trt_session, "DeviceSession", lambda *args, context: asked.update(context=context))
+    monkeypatch.setattr(tensorrt_rtx, "ability", lambda: Ability("1", "", ""))
+    monkeypatch.setattr(_cuda, "device", lambda: None)
+    tensorrt_rtx.load(dc.replace(ENGINE, cuda_graphs=graphs))
+    how = SimpleNamespace()
+    plan = SimpleNamespace(create_runtime_config=lambda: how, create_execution_context=lambda config: config)
+    assert asked["context"](plan) is how
+    assert how.cuda_graph_strategy == getattr(trt.CudaGraphStrategy, strategy)
+    assert hasattr(trt.IRuntimeConfig, "cuda_graph_strategy")
+    assert hasattr(trt.ICudaEngine, "create_runtime_config")
+
+
+def test_calls_from_several_threads_wait_in_turn(memory):
+    with session_of(_cuda.CudaPython(FakeRuntime(memory))) as session, ThreadPoolExecutor(4) as pool:
+        feeds = [{"x": np.full((1 + i % 4, 3), i, "float32")} for i in range(200)]
+        for i, got in enumerate(pool.map(session.run, feeds)):
+            np.testing.assert_array_equal(got["y"], np.full((1 + i % 4, 3), 2 * i + 1))
 
 
 def test_feeds_are_checked_by_the_profile(cuda):
