@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..types import NotInt8, PrecisionAudit
 from .document import CompiledEngine, Report
-from .words import ABSENT, number
+from .words import ABSENT, layer_name, number
 
 AUDIT_HEAD = ("engine", "in INT8 %", "asked for %", "multiply-adds, M")
 LAYER_HEAD = ("engine", "layer", "operator", "of the multiply-adds %", "runs in", "because")
@@ -35,7 +35,7 @@ def layer_rows(report: Report) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             audit.engine,
-            layer.module if layer.module == layer.node else f"{layer.module} ({layer.node})",
+            layer_name(layer.module, layer.node),
             layer.op_type,
             number(_percent(layer, audit), 2),
             layer.runs_in,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..parity.values import ParityReport
-from . import int8, trials, words
+from . import engines, flips, int8, layers, parity, summary, trials, words
+from . import latency as times
 from .document import Report
 
 FLIPS_SHOWN = 20
@@ -15,11 +16,13 @@ def markdown(report: Report) -> str:
     """A page: what must not be overlooked, the result in a sentence for each engine, then every figure behind it."""
     parts = [
         f"# {_cell(report.model)}, {report.precision.upper()}",
-        *(f"> **WARNING. {_cell(banner)}**" for banner in words.banners(report)),
-        *(f"**{_cell(line)}**" for line in words.headlines(report)),
+        *(f"> **WARNING. {_cell(banner)}**" for banner in summary.banners(report)),
+        *(f"**{_cell(line)}**" for line in summary.headlines(report)),
         _bullets(f"Warning: {_cell(warning)}" for warning in report.warnings),
         *_what(report),
         *_parity(report.parity),
+        *_drift(report),
+        *_consistency(report),
         *_latency(report),
         *_flips(report),
         *_engines(report),
@@ -28,6 +31,7 @@ def markdown(report: Report) -> str:
         *_trials(report),
         *_stages(report),
         *_environment(report),
+        *_commands(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -56,51 +60,76 @@ def _what(report: Report) -> list[str]:
 
 def _parity(reports: Sequence[ParityReport]) -> list[str]:
     parts = ["## Parity with the PyTorch original"]
-    for parity in reports:
+    for measured in reports:
         parts += [
-            f"### {_cell(words.parity_title(parity))}",
-            words.parity_note(parity),
-            _table(words.PARITY_HEAD, words.parity_rows(parity)),
+            f"### {_cell(parity.parity_title(measured))}",
+            parity.parity_note(measured),
+            _table(parity.PARITY_HEAD, parity.parity_rows(measured)),
+            _bullets(map(_cell, parity.verdict_lines(measured))),
+            *_section(parity.LOSS_HEAD, parity.loss_rows(measured), parity.LOSS_NOTE),
+            *_section(parity.VERDICT_HEAD, parity.verdict_rows(measured), parity.VERDICT_NOTE),
+            *_section(parity.STEP_HEAD, parity.step_rows(measured), parity.STEP_NOTE),
+            *_section(flips.KIND_HEAD, flips.kind_rows(measured), flips.MARGIN_NOTE),
+            *_section(parity.OUTPUT_HEAD, parity.output_rows(measured), parity.output_note(measured)),
         ]
-        if rows := words.output_rows(parity):
-            parts += [_table(words.OUTPUT_HEAD, rows), words.output_note(parity)]
-    note = (
-        "The same pixels went through all. Drop is the original's top-1 minus the candidate's, in points, with Tango's"
-        " paired 95 % interval (Statistics in Medicine 17, 1998). Flips are images that got another class than from the"
-        " original. Max diff and SQNR compare the logits."
-    )
-    return [*parts, note if reports else f"{words.ABSENT} (not measured)"]
+    return [*parts, parity.PARITY_NOTE if reports else f"{words.ABSENT} (not measured)"]
+
+
+def _drift(report: Report) -> list[str]:
+    if not report.drift:
+        return []
+    rows = [row for drift in report.drift for row in layers.drift_rows(drift)]
+    lines = _bullets(_cell(layers.drift_line(drift)) for drift in report.drift)
+    return ["## Layer drift", lines, *_section(layers.DRIFT_HEAD, rows, layers.DRIFT_NOTE)]
+
+
+def _consistency(report: Report) -> list[str]:
+    if not report.consistency:
+        return []
+    lines = _bullets(map(_cell, layers.consistency_lines(report.consistency)))
+    rows = layers.check_rows(report.consistency)
+    return ["## Consistency", lines, _table(layers.CHECK_HEAD, rows, numeric=False) if rows else ""]
 
 
 def _latency(report: Report) -> list[str]:
-    title = "## Latency"
-    if report.latency is None:
+    title, measured = "## Latency", report.latency
+    if measured is None:
         return [title, f"{words.ABSENT} (not measured)"]
-    table = _table(words.LATENCY_HEAD, words.latency_rows(report.latency))
-    return [title, table, _cell(words.latency_note(report.latency))]
+    doubt = times.distrust(measured)
+    parts = [title, f"> **{_cell(doubt)}**" if doubt else ""]
+    parts += [_table(times.LATENCY_HEAD, times.latency_rows(measured)), _cell(times.latency_note(measured))]
+    for head, rows, note in times.tables(measured):
+        parts += _section(head, rows, note)
+    if facts := times.fact_rows(measured):
+        parts += ["### The machine", _table(times.FACTS_HEAD, facts, numeric=False)]
+    if settings := times.setting_rows(measured):
+        parts += ["### Settings", _table(times.SETTINGS_HEAD, settings, numeric=False)]
+    return parts
 
 
 def _flips(report: Report) -> list[str]:
     parts: list[str] = []
     for engine in report.engines:
-        found = words.evidence(report, engine)
+        found = summary.evidence(report, engine)
         if found is None or not found[1].flips:
             continue
-        parity, leg = found
-        shown = leg.flips[:FLIPS_SHOWN]
+        measured, leg = found
+        shown = flips.worst_first(leg.flips)[:FLIPS_SHOWN]
         parts += [
-            f"### {_cell(leg.name)}: {_cell(words.parity_title(parity))}",
-            _table(("number", "image", "label", "original", "engine"), map(words.flip_row, shown), numeric=False),
+            f"### {_cell(leg.name)}: {_cell(parity.parity_title(measured))}",
+            _table(flips.FLIP_HEAD, map(flips.flip_row, shown), numeric=False),
         ]
         if len(leg.flips) > len(shown):
-            parts.append(f"The first {len(shown)} of {len(leg.flips):,}; all are in `report.json`.")
+            parts.append(f"The worst {len(shown)} of {len(leg.flips):,}; all are in `report.json`.")
+        if classes := flips.class_rows(leg):
+            parts += [_table(flips.CLASS_HEAD, classes), "The classes that lost the largest share of their images."]
     return ["## Flipped images", *parts] if parts else []
 
 
 def _engines(report: Report) -> list[str]:
     rows, notes = [], []
     for engine in report.engines:
-        notes += [f"{_cell(engine.backend)}: {_cell(note)}" for note in (*words.lrn_lines(engine), *engine.notes)]
+        notes += [f"{_cell(engine.backend)}: {_cell(note)}" for note in (*engines.lrn_lines(engine), *engine.notes)]
         for file in engine.files:
             name, digest = file.name, file.sha256
             rows.append((engine.backend, engine.version, engine.target, name, words.size(file.size_bytes), digest))
@@ -110,10 +139,10 @@ def _engines(report: Report) -> list[str]:
 
 
 def _int8(report: Report) -> list[str]:
-    shares, layers = int8.audit_rows(report), int8.layer_rows(report)
+    shares, found = int8.audit_rows(report), int8.layer_rows(report)
     if not shares:
         return []
-    table = _table(int8.LAYER_HEAD, layers, numeric=False) if layers else "Every layer runs in INT8."
+    table = _table(int8.LAYER_HEAD, found, numeric=False) if found else "Every layer runs in INT8."
     return ["## What really runs in INT8", _table(int8.AUDIT_HEAD, shares), _cell(int8.audit_note(report)), table]
 
 
@@ -158,6 +187,17 @@ def _environment(report: Report) -> list[str]:
     return ["## Environment", _bullets(_cell(line) for line in lines if line)]
 
 
+def _commands(report: Report) -> list[str]:
+    if not report.commands:
+        return []
+    return ["## To repeat it", "\n".join(f"    {words.one_line(command)}" for command in report.commands)]
+
+
+def _section(head: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> list[str]:
+    """A table with its note; nothing where there are no rows."""
+    return [_table(head, rows), note] if rows else []
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = True) -> str:
     """A table; figures to the right of the first column. Short rows are filled up with "-"."""
     rule = [":--", *("--:" if numeric else ":--" for _ in head[1:])]
@@ -175,7 +215,7 @@ def _triple(values: tuple[float, float, float]) -> str:
 
 def _cell(text: str) -> str:
     """Text that cannot break a table or start markup, on one line."""
-    text = " ".join(text.split())
+    text = words.one_line(text)
     for mark in ("\\", "`", "*", "|", "<", "["):
         text = text.replace(mark, "\\" + mark)
     return text

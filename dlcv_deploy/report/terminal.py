@@ -1,140 +1,207 @@
-"""The report as plain text for a terminal, at most 100 columns wide."""
+"""The report as text for a terminal: the result first, a build's on one screen. Pages have all the figures."""
 
 from __future__ import annotations
 
-import textwrap
+import io
+import shutil
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..latency.values import LatencyReport
 from ..parity.values import ParityReport
 from ..study import QuantizationStudy
-from . import int8, trials, words
-from .document import CompiledEngine, Report
+from . import engines, flips, layers, parity, summary, trials, words
+from . import latency as times
+from .document import Report
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 WIDTH = 100
+"""Columns where the output is not a terminal."""
+NARROWEST = 80
+"""Columns below which figures would be cut; a narrower terminal breaks the lines itself."""
 CURVE_SHOWN = 8
+
+_PARITY = ("", "top-1 %", "top-5 %", "drop", "95 % interval", "flips", "agree %", "SQNR dB")
+_VERDICT = ("", "rule", "at", "may lose", "by the interval", "images needed")
+_STEP = ("step", "top-1 %", "drop", "flips", "cosine", "max diff", "SQNR dB")
+_LATENCY = ("", "batch", "p50 ms", "95 % interval", "p99 ms", "images/s", "speed")
+_SPREAD = ("", "batch", "p90 ms", "p95 ms", "p99 ms", "p99.9 ms", "max ms", "mean ms", "calls")
+
+Parts = list["RenderableType"]
 
 
 def table(report: Report) -> str:
-    """The short report: warnings, a sentence for each engine, parity, latency, engines and stages."""
-    weights = report.weights
-    accuracy = f"; {weights.accuracy}" if weights.accuracy else ""
-    parts = [
-        _wrap(f"{report.model} {report.precision}  (dlcv-deploy {report.tool_version}, {report.created})"),
-        _wrap(f"weights      {weights.source}{accuracy}; SHA-256 {weights.sha256[:12]}", 13),
-        _calibration(report),
-        *(_wrap(f"!! {banner}", 3) for banner in words.banners(report)),
-        *(_wrap(f"!  {warning}", 3) for warning in report.warnings),
-        *("\n" + _wrap(line, 2) for line in words.headlines(report)),
-        *("\n" + parity_table(parity) for parity in report.parity),
-        "" if report.parity else "\nparity  - (not measured)",
-        "\n" + (latency_table(report.latency) if report.latency else "latency  - (not measured)"),
-        "\n" + trials_table(report.quantization) if report.quantization else "",
-        "\n" + _engines(report),
-        "\n" + _stages(report),
-    ]
-    return "\n".join(part for part in parts if part)
+    """The short report: what must not be overlooked, a sentence for each engine, parity, latency, engines, stages."""
+    parts: Parts = [_head(report)]
+    parts += [_line(f"!! {banner}", "bold red") for banner in summary.banners(report)]
+    parts += [_line(f"!  {warning}", "yellow") for warning in report.warnings]
+    parts += ["", *(_line(line, "bold") for line in summary.headlines(report))]
+    for measured in report.parity:
+        parts += ["", *_parity(measured)]
+    if not report.parity:
+        parts += ["", _line(f"parity: {words.ABSENT} (not measured)")]
+    found = [f"drift: {layers.drift_line(drift)}" for drift in report.drift]
+    found += [f"consistency: {line}" for line in layers.consistency_lines(report.consistency)]
+    parts += ["", *map(_line, found)] if found else []
+    parts += ["", *(_latency(report.latency) if report.latency else [_line(f"latency: {words.ABSENT} (not measured)")])]
+    parts += ["", *_trials(report.quantization)] if report.quantization else []
+    return _rendered([*parts, "", _rows(_engines(report)), "", _stages(report)])
 
 
-def parity_table(parity: ParityReport) -> str:
-    """One parity report: a row for the original and each candidate, in percent and points; then the other outputs'."""
-    lines = [
-        _wrap(f"parity  {words.parity_title(parity)}", 8),
-        _wrap(words.parity_note(parity)),
-        _columns(_narrow(words.PARITY_HEAD), [*map(_narrow, words.parity_rows(parity))]),
-    ]
-    if rows := words.output_rows(parity):
-        lines += [_columns(words.OUTPUT_HEAD, rows), _wrap(words.output_note(parity))]
-    return "\n".join(line for line in lines if line)
+def parity_table(measured: ParityReport) -> str:
+    """One parity report: every leg, what is proved of it, the steps on the way, what flipped, the other outputs."""
+    parts = [_line(f"!! {line}", "bold red") for line in summary.not_numbers(measured)]
+    parts += _parity(measured)
+    parts += [_line(line) for line in parity.verdict_lines(measured)]
+    parts += _section(parity.LOSS_HEAD, parity.loss_rows(measured), parity.LOSS_NOTE)
+    parts += _section(_VERDICT, _chosen(_VERDICT, parity.VERDICT_HEAD, parity.verdict_rows(measured)))
+    parts += _section(_STEP, _chosen(_STEP, parity.STEP_HEAD, parity.step_rows(measured)), parity.STEP_NOTE)
+    said = [f"{leg.name}: {flips.flips_line(measured, leg)}" for leg in measured.legs if leg.flips]
+    said += [f"{leg.name}: {line}" for leg in measured.legs if (line := flips.worst_class_line(leg))]
+    parts += ["", *map(_line, said)] if said else []
+    parts += _section(parity.OUTPUT_HEAD, parity.output_rows(measured), parity.output_note(measured))
+    return _rendered(parts)
 
 
-def latency_table(latency: LatencyReport) -> str:
-    """One latency report: a row for each session and batch size, in milliseconds."""
-    return "\n".join(
-        [
-            _columns(("latency", *words.LATENCY_HEAD[1:]), words.latency_rows(latency)),
-            _wrap(words.latency_note(latency)),
-        ]
-    )
+def latency_table(measured: LatencyReport) -> str:
+    """One latency report: every session at every batch size, then what else was measured."""
+    parts = _latency(measured)
+    parts += _section(_SPREAD, _chosen(_SPREAD, times.LATENCY_HEAD, times.latency_rows(measured), reasons=False))
+    for head, rows, note in times.tables(measured):
+        parts += _section(head, rows, note)
+    facts = "; ".join(f"{about}: {said}" for about, said in times.fact_rows(measured))
+    return _rendered([*parts, *(["", _line(facts)] if facts else [])])
 
 
 def trials_table(study: QuantizationStudy) -> str:
     """What was tried for an INT8 graph: candidates, spread, the most damaging layers, and the curve."""
-    lines = [_wrap(f"trials  {trials.study_note(study)}", 8)]
+    parts: Parts = [_line(f"trials: {trials.study_note(study)}")]
     if study.tournament is not None:
-        lines += [_columns(trials.TOURNAMENT_HEAD, trials.tournament_rows(study.tournament))]
-        lines += [_wrap(trials.tournament_note(study.tournament))]
+        parts += _table(trials.TOURNAMENT_HEAD, trials.tournament_rows(study.tournament))
+        parts += [_line(trials.tournament_note(study.tournament))]
     if study.robustness is not None:
-        lines += [_wrap(trials.robustness_line(study.robustness))]
+        parts += [_line(trials.robustness_line(study.robustness))]
     if study.sensitivity:
-        lines += [_wrap(f"most damaging alone: {', '.join(layer.module for layer in study.sensitivity[:3])}")]
+        parts += [_line(f"most damaging alone: {', '.join(layer.module for layer in study.sensitivity[:3])}")]
     if study.mixed is not None:
-        lines += [_wrap(trials.mixed_line(study.mixed))]
-        lines += [_columns(trials.curve_head(study.mixed), trials.curve_rows(study.mixed, CURVE_SHOWN))]
-    return "\n".join(lines)
+        parts += [_line(trials.mixed_line(study.mixed))]
+        parts += _table(trials.curve_head(study.mixed), trials.curve_rows(study.mixed, CURVE_SHOWN))
+    return _rendered(parts)
 
 
-def _narrow(row: Sequence[str]) -> Sequence[str]:
-    """A row of the parity table without the greatest logit error, for which there is no room."""
-    return tuple(cell for i, cell in enumerate(row) if i != words.PARITY_HEAD.index("max diff"))
+def _head(report: Report) -> RenderableType:
+    weights, calibration = report.weights, report.calibration
+    accuracy = f"; {weights.accuracy}" if weights.accuracy else ""
+    rows = [
+        (f"{report.model} {report.precision.upper()}", f"dlcv-deploy {report.tool_version}, {report.created}"),
+        ("weights", f"{weights.source}{accuracy}; SHA-256 {weights.sha256[:12]}"),
+    ]
+    if calibration is not None:
+        nodes = f"{words.plural(len(report.quantized), 'node')} in INT8, {len(report.left_alone):,} left alone"
+        rows.append(("calibration", f"{words.calibrated(calibration)}; {nodes}"))
+    return _rows(rows)
 
 
-def _calibration(report: Report) -> str:
-    calibration = report.calibration
-    if calibration is None:
-        return ""
-    nodes = f"{words.plural(len(report.quantized), 'node')} in INT8, {len(report.left_alone):,} left alone"
-    return _wrap(f"calibration  {words.calibrated(calibration)}; {nodes}", 13)
+def _parity(measured: ParityReport) -> Parts:
+    parts: Parts = [_line(f"parity: {parity.parity_title(measured)}")]
+    parts += [_line(note)] if (note := parity.parity_note(measured)) else []
+    return parts + _table(_PARITY, _chosen(_PARITY, parity.PARITY_HEAD, parity.parity_rows(measured)))
 
 
-def _engines(report: Report) -> str:
+def _latency(measured: LatencyReport) -> Parts:
+    parts: Parts = [_line(doubt, "bold red")] if (doubt := times.distrust(measured)) else []
+    parts += _table(("latency", *_LATENCY[1:]), _chosen(_LATENCY, times.LATENCY_HEAD, times.latency_rows(measured)))
+    return [*parts, _line(times.latency_note(measured))]
+
+
+def _trials(study: QuantizationStudy) -> Parts:
+    parts = [] if study.tournament is None else [_line(f"trials: {trials.tournament_note(study.tournament)}")]
+    return parts + ([] if study.mixed is None else [_line(trials.mixed_line(study.mixed))])
+
+
+def _engines(report: Report) -> list[tuple[str, str]]:
     if not report.engines:
-        return "engines  - (none was compiled)"
-    lines = []
+        return [("engines", f"{words.ABSENT} (none was compiled)")]
+    rows = []
     for engine in report.engines:
-        total = words.size(sum(file.size_bytes for file in engine.files))
-        lines.append(_wrap(f"engine  {engine.backend} {engine.version}, for {engine.target}, {total}", 8))
-        lines += [_wrap(f"        {note}", 8) for note in _notes(engine)]
-    return "\n".join(lines)
+        rows.append(
+            ("engine", f"{engine.backend} {engine.version}, for {engine.target}, {engines.engine_size(engine)}")
+        )
+        rows += [("", note) for note in engines.engine_notes(engine)]
+    return rows
 
 
-def _notes(engine: CompiledEngine) -> tuple[str, ...]:
-    return (*int8.audit_lines(engine), *words.lrn_lines(engine), *engine.notes)
-
-
-def _stages(report: Report) -> str:
-    times = [
+def _stages(report: Report) -> RenderableType:
+    spent = [
         f"{stage.name} {'reused' if stage.reused else words.number(stage.seconds, 1) + ' s'}" for stage in report.stages
     ]
     peak = report.peak_memory_bytes
     memory = f"peak memory {words.size(peak)}{'' if peak is not None else ' (not measured)'}"
-    return _wrap("stages  " + ", ".join([*times, memory]), 8)
+    return _rows([("stages", ", ".join([*spent, memory]))])
 
 
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, figures to the right; a row of two cells is a name and a reason, which may run on."""
-    full = [head, *(row for row in rows if len(row) == len(head))]
-    widths = [max(len(row[i]) for row in full) for i in range(len(head))]
-    room = WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)
-    widths[0] = max(6, min(room, max(len(row[0]) for row in (head, *rows))))
-    lines = []
-    for row in (head, *rows):
-        name = _short(row[0], widths[0]).ljust(widths[0])
+def _section(head: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Parts:
+    """A table after an empty line, with its note; nothing where there are no rows."""
+    return ["", *_table(head, rows), *([_line(note)] if note else [])] if rows else []
+
+
+def _chosen(
+    head: Sequence[str], of: Sequence[str], rows: Sequence[Sequence[str]], *, reasons: bool = True
+) -> list[Sequence[str]]:
+    """The columns of ``head`` from rows under ``of``; short rows, a name and a reason, as they are, or left out."""
+    places = [of.index(name) for name in head]
+    whole = [row for row in rows if reasons or len(row) == len(of)]
+    return [[row[i] for i in places] if len(row) == len(of) else row for row in whole]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Parts:
+    """Aligned columns, figures to the right; below them a line for each short row, which is a name and a reason."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made.add_column(head[0], overflow="fold", min_width=6)
+    for name in head[1:]:
+        made.add_column(name, justify="right", no_wrap=True)
+    reasons = [row for row in rows if len(row) != len(head)]
+    for row in rows:
         if len(row) == len(head):
-            cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-            lines.append("  ".join([name, *cells]).rstrip())
-        else:
-            lines.append(_wrap(f"{name}  {row[1]}", widths[0] + 2))
-    return "\n".join(lines)
+            made.add_row(*(Text(words.one_line(cell)) for cell in row))
+    return [made, *(_line(f"{name}: {reason}") for name, reason in reasons)]
 
 
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
+def _rows(pairs: Sequence[tuple[str, str]]) -> RenderableType:
+    """What things are called, and what is said of them, in two columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(overflow="fold", max_width=WIDTH // 3)
+    made.add_column(overflow="fold")
+    for name, said in pairs:
+        made.add_row(Text(words.one_line(name)), Text(words.one_line(said)))
+    return made
 
 
-def _wrap(text: str, indent: int = 0) -> str:
-    """Lines of at most ``WIDTH`` columns, those after the first one indented."""
-    lead = text[: len(text) - len(text.lstrip())]
-    return textwrap.fill(
-        text.strip(), WIDTH, initial_indent=lead, subsequent_indent=" " * indent, break_on_hyphens=False
-    )
+def _line(text: str, style: str = "") -> RenderableType:
+    from rich.text import Text
+
+    return Text(words.one_line(text), style, overflow="fold")
+
+
+def _rendered(parts: Sequence[RenderableType]) -> str:
+    """Text as wide as the terminal and in its colours; without a terminal ``WIDTH`` columns and none."""
+    from rich.console import Console
+
+    live = sys.stdout.isatty()
+    width = max(NARROWEST, shutil.get_terminal_size().columns) if live else WIDTH
+    screen = Console(
+        file=io.StringIO(), width=width, force_terminal=live, markup=False, highlight=False, emoji=False
+    )  # NO_COLOR and TERM are rich's to read
+    with screen.capture() as found:
+        for part in parts:
+            screen.print(part)
+    return "\n".join(line.rstrip() for line in found.get().splitlines())

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..study import LayerDamage, Mixed, Point, QuantizationStudy, Robustness, Score, Tournament
-from .words import ABSENT, number, plural, significant
+from .words import ABSENT, layer_name, number, plural, significant
 
 TOURNAMENT_HEAD = ("candidate", "SQNR dB", "error", "divergence", "flips", "top-1 %", "drop")
 LAYER_HEAD = ("layer", "SQNR dB", "divergence", "flips", "multiply-adds")
@@ -124,7 +124,7 @@ def _candidate(score: Score, *, kept: bool) -> tuple[str, ...]:
 
 def _layer(layer: LayerDamage) -> tuple[str, ...]:
     score = layer.score
-    name = layer.module if layer.module == layer.node else f"{layer.module} ({layer.node})"
+    name = layer_name(layer.module, layer.node)
     if problem := _problem(score):
         return name, problem
     return name, _decibels(score), significant(score.divergence), f"{score.flips:,}", f"{layer.multiply_adds:,}"

@@ -11,7 +11,7 @@ import dlcv_deploy
 
 ROOT = Path(dlcv_deploy.__file__).parent
 FOLDERS = {"": ROOT, "calibration": ROOT.parent / "calibration", "models": ROOT.parent / "models"}
-HEAVY = ["torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "PIL", "cuda", "numpy"]
+HEAVY = ["torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "PIL", "cuda", "numpy", "rich"]
 
 # each may import those above it, and within its own row
 RANKS = [
@@ -23,8 +23,8 @@ RANKS = [
     {"models"},
     {"export", "reference", "bundle", "stages", "plugin"},
     {"proof", "describe"},
-    {"validate", "bench"},
-    {"sources", "subject"},
+    {"bench"},
+    {"sources", "subject", "validate"},
     {"adopt", "engines", "lrn", "race", "audit", "assemble", "build"},
     {"cli_options"},
     {"cli_plugin", "cli_proof"},
