@@ -1,0 +1,1 @@
+"""The page of a report: markup, plots, and its parts."""
