@@ -15,7 +15,8 @@ from ..graph.macs import multiply_adds
 from ..graph.modules import module_of
 from ..graph.plan import PRODUCTS
 from ..graph.qdq import quantize
-from ..latency.measure import measure, percentile
+from ..latency.measure import Effort, measure
+from ..latency.statistics import percentile
 from ..parity.compare import Scores
 from ..progress import Progress, silent
 from ..study import LayerDamage, Mixed, QuantizationStudy, Robustness, Tournament, lost
@@ -189,8 +190,8 @@ class _Judge:
     def _latency_ms(self, session: Session) -> float:
         """Median time of one image in a few calls: what a mixture costs, roughly."""
         feeds = {session.inputs[0].name: self._inputs[:1]}
-        times = measure({"": lambda: session.run(feeds)}, warmup=2, at_least=11, block_calls=11, block_s=0, budget_s=0)
-        return 1000 * percentile(times[""], 50)
+        run = measure({"": lambda: session.run(feeds)}, Effort(limit_s=0, rounds=7))
+        return 1000 * percentile(run.seconds(""), 50)
 
 
 def _some_int8(found: Mixed) -> Mixed:

@@ -27,6 +27,7 @@ class MadeUp:
     random: bool
     labels: None = None
     skipped: tuple[str, ...] = ()
+    rotated: int = 0
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.size < 1 or self.seed < 0:
@@ -34,6 +35,10 @@ class MadeUp:
 
     def __len__(self) -> int:
         return self.count
+
+    def turned(self, i: int) -> bool:
+        """Never: they are not photographs."""
+        return False
 
     def image(self, i: int) -> Pixels:
         """Image ``i``: (size, size, 3), RGB."""

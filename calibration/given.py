@@ -31,9 +31,14 @@ class Given:
     labels: None = None
     skipped: tuple[str, ...] = ()
     random: bool = False
+    rotated: int = 0
 
     def __len__(self) -> int:
         return self.count
+
+    def turned(self, i: int) -> bool:
+        """Never: arrays have no EXIF data."""
+        return False
 
     def image(self, i: int) -> Pixels:
         """Image ``i``: (H, W, 3), RGB."""

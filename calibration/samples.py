@@ -43,7 +43,16 @@ class Samples(Protocol):
         """Whether these are noise, that says nothing about a network's ranges."""
         ...
 
+    @property
+    def rotated(self) -> int:
+        """How many of them have an EXIF orientation, which is ignored."""
+        ...
+
     def __len__(self) -> int: ...
+
+    def turned(self, i: int) -> bool:
+        """Whether image ``i`` has an EXIF orientation, which is ignored."""
+        ...
 
     def image(self, i: int) -> Pixels:
         """Image ``i``: (H, W, 3), RGB.
@@ -86,6 +95,7 @@ def open_samples(
     skip_bad: bool = False,
     seed: int = 0,
     classes: tuple[str, ...] | None = None,
+    truth: Path | None = None,
     progress: Progress = silent,
 ) -> Samples:
     """Images from a folder (all below it), an .npz (``images``, ``labels``), "cifar10" or "cifar10-train".
@@ -99,6 +109,7 @@ def open_samples(
             Otherwise only headers are looked at beforehand, and a damaged image is an error, at the latest when read.
         seed: The same seed chooses the same images, and the first of them whatever the count.
         classes: The network's class names, to tell labels by; see ``labels.find``.
+        truth: A file with the labels of a folder's images; see ``labels.find``.
         progress: Told of each image looked at, and of bytes downloaded.
 
     Raises:
@@ -107,6 +118,8 @@ def open_samples(
     """
     if count is not None and count < 1:
         raise SpecError(f"cannot take {count} images", fix="give 1 or more, or leave the count out for all")
+    if truth is not None and (source in CIFAR10 or not Path(source).expanduser().is_dir()):
+        raise SpecError(f"{truth.name} is to label a folder of images, and {source} is none", fix="leave --truth out")
     if source in CIFAR10:
         from .cifar10 import load
 
@@ -114,7 +127,7 @@ def open_samples(
         return _array(*load(split, progress), split, f"CIFAR-10 {split} images", count, seed)
     path = Path(source).expanduser()
     if path.is_dir():
-        return _folder(path, count, skip_bad, seed, classes, progress)
+        return _folder(path, count, skip_bad, seed, classes, truth, progress)
     if not path.exists():
         raise SpecError(f"there is no {source}", fix="give a folder of images, an .npz, or cifar10")
     if path.suffix.lower() != ".npz":
@@ -134,9 +147,13 @@ class _Array:
     source: str
     skipped: tuple[str, ...] = ()
     random: bool = False
+    rotated: int = 0
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def turned(self, i: int) -> bool:
+        return False
 
     def image(self, i: int) -> Pixels:
         image: Pixels = self.pixels[self.chosen[i]]
@@ -161,10 +178,18 @@ class _Folder:
     labels: Labels | None
     source: str
     skipped: tuple[str, ...] = ()
+    turns: frozenset[str] = dc.field(default=frozenset(), repr=False)
     random: bool = False
+
+    @property
+    def rotated(self) -> int:
+        return len(self.turns)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def turned(self, i: int) -> bool:
+        return self.names[i] in self.turns
 
     def image(self, i: int) -> Pixels:
         return images.decode(self.folder / self.names[i], self.names[i])
@@ -199,23 +224,30 @@ def _array(pixels: Pixels, truth: Labels | None, prefix: str, what: str, count: 
 
 
 def _folder(
-    folder: Path, count: int | None, skip_bad: bool, seed: int, classes: tuple[str, ...] | None, progress: Progress
+    folder: Path,
+    count: int | None,
+    skip_bad: bool,
+    seed: int,
+    classes: tuple[str, ...] | None,
+    truth: Path | None,
+    progress: Progress,
 ) -> Samples:
     where = folder.resolve().name or "the root folder"
     names = images.find(folder)
     if not names:
         raise SpecError(f"no images in {where}", fix=f"give a folder with files {', '.join(images.SUFFIXES)}")
-    truth = labels.find(folder, names, classes)
+    known = labels.find(folder, names, classes, truth)
     order = _order(names, count, seed)
     chosen: list[int] = []
     skipped: list[str] = []
-    look = images.decode if skip_bad else images.check
+    turns: set[str] = set()
     with progress("look at images", min(len(order), count or len(order))) as advance:
         for i in order:
             if len(chosen) == count:
                 break
             try:
-                look(folder / names[i], names[i])
+                if images.check(folder / names[i], names[i], whole=skip_bad):
+                    turns.add(names[i])
             except ArtifactError:
                 if not skip_bad:
                     raise
@@ -229,9 +261,10 @@ def _folder(
     return _Folder(
         folder,
         tuple(names[i] for i in chosen),
-        None if truth is None else truth[chosen],
+        None if known is None else known[chosen],
         _words(what, len(chosen), len(names), count),
         tuple(skipped),
+        frozenset(turns),
     )
 
 

@@ -29,12 +29,21 @@ class Subset:
         return self.whole.random
 
     @property
+    def rotated(self) -> int:
+        """How many of them have an EXIF orientation."""
+        return sum(map(self.turned, range(len(self)))) if self.whole.rotated else 0
+
+    @property
     def labels(self) -> Labels | None:
         """Their labels."""
         return None if self.whole.labels is None else self.whole.labels[np.asarray(self.indices, np.int64)]
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def turned(self, i: int) -> bool:
+        """Whether image ``i`` of the subset has an EXIF orientation."""
+        return self.whole.turned(self.indices[i])
 
     def image(self, i: int) -> Pixels:
         """Image ``i`` of the subset."""

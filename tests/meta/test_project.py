@@ -69,6 +69,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         "dlcv_deploy/models/weights/resnet20.safetensors",
         "dlcv_deploy/models/weights/alexnet-cifar10.safetensors",
         "dlcv_deploy/models/weights/googlenet-cifar10.safetensors",
+        "dlcv_deploy/calibration/imagenet.txt",
         "dlcv_deploy/calibration/tables/resnet20.json",
         "dlcv_deploy/backends/tensorrt_rtx.py",
         "dlcv_deploy/plugin/csrc/CMakeLists.txt",

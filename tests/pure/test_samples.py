@@ -1,8 +1,10 @@
 """Images come out as they went in, chosen alike everywhere; what cannot be read or trusted is named."""
 
 import os
+import struct
 import tracemalloc
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -193,23 +195,101 @@ def test_cmyk_becomes_rgb(tmp_path):
     assert red == pytest.approx([255, 0, 0], abs=3)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_camera_is_turned_upright(tmp_path, orientation):
-    stored = picture()
+def turned(path, orientation, pixels=None):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    save(tmp_path / "x.png", stored, exif=exif)
-    upright = {
-        1: stored,
-        2: stored[:, ::-1],
-        3: stored[::-1, ::-1],
-        4: stored[::-1],
-        5: stored.swapaxes(0, 1),
-        6: np.rot90(stored, -1),
-        7: stored.swapaxes(0, 1)[::-1, ::-1],
-        8: np.rot90(stored),
-    }[orientation]
-    assert np.array_equal(only(tmp_path / "x.png"), upright)
+    return save(path, pixels, exif=exif)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_an_orientation_is_ignored_and_counted(tmp_path, suffix):
+    for orientation in range(10):
+        turned(
+            tmp_path / f"{orientation}.{suffix}",
+            orientation,
+            np.dstack([np.arange(54, dtype=np.uint8).reshape(6, 9)] * 3),
+        )
+    save(tmp_path / f"none.{suffix}")
+    for skip_bad in (False, True):
+        samples = open_samples(tmp_path, skip_bad=skip_bad)
+        assert samples.rotated == 7  # 2 to 8; 1 is upright, 0 and 9 mean nothing
+        assert [samples.turned(i) for i in range(11)] == [False, False] + [True] * 7 + [False] * 2
+        assert len({samples.image(i).tobytes() for i in range(10)}) == 1
+        assert samples.image(6).shape == (6, 9, 3)
+    some = first(samples, 4)
+    assert (some.rotated, some.turned(1), some.turned(3)) == (2, False, True)
+    assert 0 < open_samples(tmp_path, count=6).rotated < 7
+    assert (
+        drawn(2, 8).rotated == noise(2, 8).rotated == open_samples(npz(tmp_path / "x.npz", images=IMAGES)).rotated == 0
+    )
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+    frames = [Image.new("RGB", (8, 8), (200 * (i == 0), 0, 200 * (i > 0))) for i in range(3)]
+    for name in ("a.png", "a.webp"):
+        options = {"lossless": True} if name.endswith("webp") else {}
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=40, **options)
+    samples = open_samples(tmp_path)
+    for i in range(2):
+        with Image.open(tmp_path / samples.name(i)) as file:
+            assert file.n_frames > 1
+        assert (samples.image(i) == [200, 0, 0]).all()
+
+
+def test_names_may_be_links_differ_by_case_and_need_not_be_ascii(tmp_path):
+    pictures = {name: save(tmp_path / name) for name in ("a.png", "A.png", "a.PNG", "čaj 茶.png")}
+    save(tmp_path.parent / "elsewhere.png", pictures["a.png"])
+    (tmp_path / "link.png").symlink_to(tmp_path.parent / "elsewhere.png")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    samples = open_samples(tmp_path)
+    assert (
+        [samples.name(i) for i in range(5)]
+        == ["A.png", "a.PNG", "a.png", "link.png", "čaj 茶.png"]
+        == open_images(tmp_path)
+    )
+    assert all(np.array_equal(samples.image(i), pictures[samples.name(i)]) for i in (0, 1, 2, 4))
+    assert samples.digest_of(2) == samples.digest_of(3)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(ArtifactError, match=r"image gone\.png cannot be read: No such file"):
+        open_samples(tmp_path)
+    assert open_samples(tmp_path, skip_bad=True).skipped == ("gone.png",)
+
+
+def test_a_name_that_no_report_could_say_is_refused(tmp_path):
+    save(tmp_path / "a.png")
+    try:
+        os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    with pytest.raises(ArtifactError, match=r"name of the image '\\udcff\.png' is not UTF-8"):
+        open_samples(tmp_path)
+
+
+def test_one_image_is_enough(tmp_path):
+    save(tmp_path / "a.png")
+    assert (len(open_samples(tmp_path)), open_samples(tmp_path).source) == (
+        1,
+        "1 images of the folder " + tmp_path.name,
+    )
+
+
+def test_a_folder_of_other_files_only_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "movie.gif").write_bytes(b"GIF89a")
+    with pytest.raises(SpecError, match="no images in"):
+        open_samples(tmp_path)
+
+
+def test_an_image_of_absurd_size_is_refused_by_its_header(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    )
+    with pytest.raises(ArtifactError, match=r"image bomb\.png cannot be read: Image size \(3600000000 pixels\)"):
+        open_samples(tmp_path)
 
 
 # damage
