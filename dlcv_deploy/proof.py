@@ -11,12 +11,15 @@ import numpy as np
 
 from . import backends
 from .bundle import Bundle
+from .digest import digest, sha256
 from .errors import ArtifactError, MissingBackend, SpecError
 from .latency.measure import cores, machine
+from .parity.answers import Candidate
 from .progress import Progress, silent
 from .reference import TorchSession
 from .report.document import engine_name, environment
 from .spec import is_own
+from .stages import code_version
 from .types import CompileOptions, Engine, Precision, Preprocess
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from .calibration.calibrate import Runtimes
     from .calibration.samples import Samples
     from .models.catalogue import Network
+    from .models.weights import LoadedWeights
 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 """Whose versions a result depends on."""
@@ -97,30 +101,85 @@ def loaded(engines: Iterable[Engine], precision: Precision) -> Iterator[dict[str
 
 @contextmanager
 def legs(
-    engines: Iterable[Engine], graphs: Mapping[str, bytes], precision: Precision
-) -> Iterator[dict[str, Session | str]]:
+    engines: Iterable[Engine], graphs: Mapping[str, bytes | str], precision: Precision
+) -> Iterator[dict[str, Candidate]]:
     """All that stands between PyTorch and the engines, in order: each graph on ONNX Runtime, then each engine.
 
-    A graph that ONNX Runtime runs as an engine anyway is there once.
+    A graph that ONNX Runtime runs as an engine anyway is there once. Each graph is a step from the one before it, and
+    each engine one from the last graph.
+
+    Args:
+        engines: Of a bundle or a build.
+        graphs: By what they are called, from the exported one on; or in words why one is not to be had.
+        precision: Of the engines.
     """
     engines = tuple(engines)
+    runtime, about = backends.get("onnxruntime"), measured_on()
+    asked = {
+        data: engine_name(precision, engine.backend)
+        for engine in engines
+        if engine.backend == runtime.name
+        for data in engine.files.values()
+    }
     with ExitStack() as stack:
-        found: dict[str, Session | str] = {}
-        runtime = backends.get("onnxruntime")
-        asked = {data for engine in engines if engine.backend == runtime.name for data in engine.files.values()}
+        found: dict[str, Candidate] = {}
+        previous, steps = "", dict[str, str]()
         for name, onnx in graphs.items():
-            if onnx in asked:
-                continue
-            reason = runtime.ability().no_run
-            session = None if reason else runtime.load(runtime.compile(onnx, CompileOptions()))
-            found[f"{name} on {runtime.name}"] = reason if session is None else stack.enter_context(session)
-        found.update(stack.enter_context(loaded(engines, precision)))
+            leg = f"{name} on {runtime.name}"
+            if isinstance(onnx, str):
+                found[leg] = Candidate(onnx, previous)
+            elif onnx in asked:
+                leg = asked[onnx]
+                steps[leg] = previous
+            elif reason := runtime.ability().no_run:
+                found[leg] = Candidate(reason, previous)
+            else:
+                engine = runtime.compile(onnx, CompileOptions())
+                session = stack.enter_context(runtime.load(engine))
+                found[leg] = Candidate(session, previous, _identity(engine, about))
+            previous = leg
+        sessions = stack.enter_context(loaded(engines, precision))
+        for engine, (name, session_or_reason) in zip(engines, sessions.items(), strict=True):
+            found[name] = Candidate(session_or_reason, steps.get(name, previous), _identity(engine, about))
         yield found
+
+
+def _identity(engine: Engine, about: list[object]) -> str:
+    """Digest of what an engine's answers depend on besides its inputs."""
+    return digest(
+        engine=[engine.backend, engine.target, engine.version, engine.streams],
+        files={name: sha256(data) for name, data in engine.files.items()},
+        device=backends.get(engine.backend).ability().device,
+        machine=about,
+        code=code_version(),
+    )
+
+
+def original_identity(bundle: Bundle) -> str:
+    """Digest of what the original's answers depend on besides its inputs, on this machine."""
+    import torch
+
+    m = bundle.manifest
+    return digest(
+        network=[m.model, m.factory, m.code_sha256, m.classes, m.bgr, m.outputs[0].name],
+        weights=m.weights_sha256,
+        threads=torch.get_num_threads(),
+        machine=measured_on(),
+        code=code_version(),
+    )
 
 
 def original(
     bundle: Bundle, weights: str | None, model: str | None = None, progress: Progress = silent
 ) -> TorchSession:
+    """The PyTorch network that a bundle was built from, as a session; arguments and errors as ``original_network``."""
+    m = bundle.manifest
+    return TorchSession(original_network(bundle, weights, model, progress)[1].net, m.inputs, m.outputs)
+
+
+def original_network(
+    bundle: Bundle, weights: str | None, model: str | None = None, progress: Progress = silent
+) -> tuple[Network, LoadedWeights]:
     """The PyTorch network that a bundle was built from.
 
     Args:
@@ -135,13 +194,14 @@ def original(
     from .models.own import load
 
     m = bundle.manifest
-    chosen = load(_network(bundle, model), weights or m.weights or None, bgr=m.bgr, progress=progress)
+    network = _network(bundle, model)
+    chosen = load(network, weights or m.weights or None, bgr=m.bgr, progress=progress)
     if chosen.weights_sha256 != m.weights_sha256:
         raise ArtifactError(
             f"{bundle.path.name} was built from other weights than {chosen.source}",
             fix="name the weights it was built from with --weights FILE, or build it again",
         )
-    return TorchSession(chosen.net, m.inputs, m.outputs)
+    return network, chosen
 
 
 def _network(bundle: Bundle, model: str | None) -> Network:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +11,8 @@ from ..errors import SpecError
 from ..types import Preprocess
 
 Pixels = npt.NDArray[np.uint8]
+Input = npt.NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 COUNTS = (1, 10)
 CENTRE = {1: 0, 10: 4}
 """Which one of so many crops is the centre, unmirrored."""
@@ -57,18 +61,29 @@ def crops(canvas: Pixels, pre: Preprocess, count: int) -> Pixels:
 
     Source: Krizhevsky et al. (2012), section 4.1; torchvision's ``five_crop``, ``ten_crop`` and ``center_crop``.
     """
-    if count not in COUNTS:
-        raise SpecError(f"cannot cut {count} crops of an image", fix="--crops 1 for the centre, or --crops 10")
-    if canvas.shape != (pre.canvas, pre.canvas, 3):
-        raise SpecError(f"a canvas of shape {canvas.shape} is not {pre.canvas} x {pre.canvas}, RGB")
-    size, end, middle = pre.size, pre.canvas - pre.size, _centre(pre.canvas, pre.size)
-    if count == 1:
-        return np.stack([canvas[middle : middle + size, middle : middle + size]])
-    corners = ((0, 0), (0, end), (end, 0), (end, end), (middle, middle))
-    return np.stack([side[y : y + size, x : x + size] for side in (canvas, canvas[:, ::-1]) for y, x in corners])
+    return np.stack(_views(canvas, pre, count))
 
 
-def to_input(pixels: Pixels, pre: Preprocess) -> npt.NDArray[np.float32]:
+def fill(out: Input, canvas: Pixels, pre: Preprocess, count: int) -> None:
+    """Put ``to_input(crops(canvas, pre, count), pre)`` into ``out``, bit for bit, in a quarter of the time.
+
+    The canvas is normalized once, and each crop of it is copied once.
+
+    Args:
+        out: (count, 3, S, S), C-contiguous.
+        canvas: (C, C, 3).
+        pre: As for both.
+        count: 1 or 10.
+
+    Raises:
+        SpecError: As ``crops``.
+    """
+    planes = to_input(canvas[None], pre)[0]
+    for crop, view in zip(out, _views(planes.transpose(1, 2, 0), pre, count), strict=True):
+        crop[...] = view.transpose(2, 0, 1)
+
+
+def to_input(pixels: Pixels, pre: Preprocess) -> Input:
     """Crops as a network's input: (x / 255 - mean) / std, computed as x * scale + bias in float32.
 
     Scale 1 / (255 std) and bias -mean / std are rounded from float64 once a channel. With mean in [0, 1] the result
@@ -85,9 +100,22 @@ def to_input(pixels: Pixels, pre: Preprocess) -> npt.NDArray[np.float32]:
     mean, std = np.array(pre.mean, np.float64), np.array(pre.std, np.float64)
     scale, bias = (1 / (255 * std)).astype(np.float32)[:, None, None], (-mean / std).astype(np.float32)[:, None, None]
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    out: npt.NDArray[np.float32] = np.multiply(planes, scale, dtype=np.float32)
+    out: Input = np.multiply(planes, scale, dtype=np.float32)
     out += bias
     return out
+
+
+def _views(canvas: npt.NDArray[Number], pre: Preprocess, count: int) -> list[npt.NDArray[Number]]:
+    """The crops of a canvas of any numbers, uncopied; the mirrored ones run backwards."""
+    if count not in COUNTS:
+        raise SpecError(f"cannot cut {count} crops of an image", fix="--crops 1 for the centre, or --crops 10")
+    if canvas.shape != (pre.canvas, pre.canvas, 3):
+        raise SpecError(f"a canvas of shape {canvas.shape} is not {pre.canvas} x {pre.canvas}, RGB")
+    size, end, middle = pre.size, pre.canvas - pre.size, _centre(pre.canvas, pre.size)
+    if count == 1:
+        return [canvas[middle : middle + size, middle : middle + size]]
+    corners = ((0, 0), (0, end), (end, 0), (end, end), (middle, middle))
+    return [side[y : y + size, x : x + size] for side in (canvas, canvas[:, ::-1]) for y, x in corners]
 
 
 def _centre(length: int, size: int) -> int:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlcv_deploy.errors import SpecError
-from dlcv_deploy.parity.crops import canvas, crops, to_input
+from dlcv_deploy.parity.crops import canvas, crops, fill, to_input
 from dlcv_deploy.types import Preprocess
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -120,6 +120,19 @@ def test_to_input_moves_channels_first():
     found = to_input(pixels, pre(1, 1, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255)))
     assert found.shape == (2, 3, 3, 4)
     assert np.array_equal(found, pixels.transpose(0, 3, 1, 2))
+
+
+@given(st.integers(1, 6), st.integers(0, 5), st.sampled_from([1, 10]), st.integers(0, 99))
+def test_fill_gives_the_crops_input_bit_for_bit(size, more, count, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (size + more, size + more, 3), np.uint8)
+    p, out = pre(size, size + more), np.full((count, 3, size, size), np.nan, np.float32)
+    fill(out, image, p, count)
+    assert out.tobytes() == to_input(crops(image, p, count), p).tobytes()
+
+
+def test_fill_refuses_what_crops_refuses():
+    with pytest.raises(SpecError, match="cannot cut 5 crops"):
+        fill(np.zeros((5, 3, 2, 2), np.float32), np.zeros((4, 4, 3), np.uint8), pre(2, 4), 5)
 
 
 @given(st.floats(0, 1), st.floats(0.01, 1))

@@ -10,11 +10,14 @@ from hypothesis.extra import numpy as hnp
 
 from dlcv_deploy.errors import SpecError, ToolError
 from dlcv_deploy.parity import outputs
+from dlcv_deploy.parity.answers import Candidate, Kept
 from dlcv_deploy.parity.compare import FEWEST, NEAREST, neighbours_percent, relative_percent, vector_errors
 from dlcv_deploy.parity.evaluate import evaluate
 from dlcv_deploy.parity.gate import failures
 from dlcv_deploy.parity.outputs import OutputTally
-from dlcv_deploy.types import OutputError, Preprocess, TensorSpec
+from dlcv_deploy.parity.values import OutputError
+from dlcv_deploy.store import Store
+from dlcv_deploy.types import Preprocess, TensorSpec
 
 NAN, INF = math.nan, math.inf
 
@@ -281,7 +284,7 @@ class Session:
 
 
 class Pictures:
-    source, labels = "drawn", None
+    source, labels, rotated = "drawn", None, 0
 
     def __init__(self, count):
         self.count = count
@@ -295,6 +298,9 @@ class Pictures:
     def name(self, i):
         return f"picture {i}"
 
+    def digest_of(self, i):
+        return f"picture {i}"
+
 
 @pytest.mark.parametrize("crops", [1, 10])
 @pytest.mark.parametrize(("batch_images", "max_batch"), [(None, 64), (2, 7)])
@@ -303,7 +309,7 @@ def test_every_figure_of_the_centre_crop_by_hand(crops, batch_images, max_batch)
     candidate = Session(lambda v: v * [2, 0], lambda v: 1.5 * v, ("map", "features", "logits"))
     samples = Pictures(12)
     how = {"crops": crops, "batch_images": batch_images, "max_batch": max_batch}
-    report = evaluate(Session(), {"x": candidate, "gpu": "no GPU"}, samples, PRE, **how)
+    report = evaluate(Session(), {"x": Candidate(candidate), "gpu": Candidate("no GPU")}, samples, PRE, **how)
     leg, absent = report.legs
     assert (leg.agreement, absent.outputs) == (100, ())
     features, maps = leg.outputs
@@ -323,8 +329,17 @@ def test_every_figure_of_the_centre_crop_by_hand(crops, batch_images, max_batch)
 
 
 def test_outputs_may_be_left_out():
-    report = evaluate(Session(), {"x": Session()}, Pictures(3), PRE, crops=10, further=False)
+    report = evaluate(Session(), {"x": Candidate(Session())}, Pictures(3), PRE, crops=10, further=False)
     assert report.legs[0].outputs == ()
+
+
+def test_answers_with_further_outputs_are_not_kept(tmp_path):
+    kept = Kept(Store(tmp_path), "the original")
+    ask = {"crops": 1, "kept": kept}
+    evaluate(Session(), {"x": Candidate(Session(), "", "x")}, Pictures(3), PRE, **ask)
+    assert not list(tmp_path.rglob("*.npy"))
+    evaluate(Session(), {"x": Candidate(Session(), "", "x")}, Pictures(3), PRE, **ask, further=False)
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
 
 
 @pytest.mark.parametrize("broken", ["reference", "candidate"])
@@ -333,7 +348,7 @@ def test_an_output_that_is_not_finite_never_passes(broken):
         return np.where(v == 3, NAN, v)
 
     sessions = {side: Session(spoil if side == broken else lambda v: v) for side in ("reference", "candidate")}
-    report = evaluate(sessions["reference"], {"x": sessions["candidate"]}, Pictures(12), PRE, crops=1)
+    report = evaluate(sessions["reference"], {"x": Candidate(sessions["candidate"])}, Pictures(12), PRE, crops=1)
     features, maps = report.legs[0].outputs
     assert (features.non_finite, maps.non_finite) == (1, 0)
     figures = (features.cosine_mean, features.cosine_min, features.error_percent, features.error_max_percent)
@@ -346,17 +361,18 @@ def test_a_session_without_an_output_is_refused():
     lacking = Session(names=("logits", "map"))
     fix = r"fix: build it again, with --outputs logits,features,map"
     with pytest.raises(SpecError, match=rf"x lacks the output 'features'; it answers with logits, map\n  {fix}"):
-        evaluate(Session(), {"x": lacking}, Pictures(1), PRE)
-    assert evaluate(lacking, {"x": Session()}, Pictures(1), PRE).legs[0].outputs[0].name == "map"
+        evaluate(Session(), {"x": Candidate(lacking)}, Pictures(1), PRE)
+    assert evaluate(lacking, {"x": Candidate(Session())}, Pictures(1), PRE).legs[0].outputs[0].name == "map"
 
 
 def test_an_output_of_another_shape_is_refused():
     other = Session()
     other.outputs = (*other.outputs[:2], TensorSpec("map", (2, 2, 2)))
     with pytest.raises(SpecError, match=r"answers with map of shape \(1, 2, 2\), and x with shape \(2, 2, 2\)"):
-        evaluate(Session(), {"x": other}, Pictures(1), PRE)
+        evaluate(Session(), {"x": Candidate(other)}, Pictures(1), PRE)
+    broken = Session(maps=lambda v: v.reshape(-1, 4))
     with pytest.raises(ToolError, match=r"x: output 'map' has shape \(1, 4\) for a batch of 1"):
-        evaluate(Session(), {"x": Session(maps=lambda v: v.reshape(-1, 4))}, Pictures(1), PRE, crops=1)
+        evaluate(Session(), {"x": Candidate(broken)}, Pictures(1), PRE, crops=1)
 
 
 def test_a_map_first_is_no_row_of_logits():

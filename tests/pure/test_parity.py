@@ -1,5 +1,8 @@
-"""Evaluation and gate, on sessions whose every answer is known."""
+"""Evaluation, on sessions whose every answer is known."""
 
+import base64
+import dataclasses as dc
+import io
 import math
 import threading
 from contextlib import contextmanager
@@ -7,10 +10,16 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from dlcv_deploy.errors import SpecError, ToolError
+from dlcv_deploy.errors import ArtifactError, SpecError, ToolError
+from dlcv_deploy.latency.measure import cores
+from dlcv_deploy.parity.answers import Candidate, Kept
 from dlcv_deploy.parity.evaluate import evaluate
 from dlcv_deploy.parity.gate import failures, passes
-from dlcv_deploy.types import BATCH, Flip, Leg, ParityReport, Preprocess, TensorSpec
+from dlcv_deploy.parity.statistics import loss, verdicts
+from dlcv_deploy.parity.thumbnails import SHOWN, thumbnail
+from dlcv_deploy.parity.values import ClassCount, Flip, Leg, Step
+from dlcv_deploy.store import Store
+from dlcv_deploy.types import BATCH, Preprocess, TensorSpec
 
 PRE = Preprocess(2, 4, "pad", (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # the input is the pixel's value
 CLASSES = 4
@@ -21,7 +30,7 @@ class Told:
 
     def __init__(self, answer, classes=CLASSES, dtype="float32"):
         self.inputs = (TensorSpec("image", (3, 2, 2), dtype), TensorSpec("unused", (1,)))
-        self.outputs = (TensorSpec("logits", (classes,)), TensorSpec("other", (7,)))
+        self.outputs = (TensorSpec("logits", (classes,)),)
         self.answer, self.batches = answer, []
 
     def run(self, feeds):
@@ -29,7 +38,7 @@ class Told:
         x = feeds["image"]
         assert x.dtype == self.inputs[0].dtype
         self.batches.append(x.copy())
-        return {"other": np.zeros((len(x), 7)), "logits": self.answer(x)}
+        return {"logits": self.answer(x)}
 
     def close(self):
         pass
@@ -38,7 +47,7 @@ class Told:
 class Pictures:
     """Image ``i`` is ``values[i]`` in every pixel and channel."""
 
-    source = "drawn"
+    source, rotated = "drawn", 3
 
     def __init__(self, values, labels=None):
         self.values = values
@@ -55,6 +64,18 @@ class Pictures:
     def name(self, i):
         return f"picture {i}"
 
+    def digest_of(self, i):
+        return f"grey {self.values[i]}"
+
+
+def beside(**sessions):
+    """Each a step further than the one before it."""
+    found, previous = {}, ""
+    for name, session in sessions.items():
+        found[name] = Candidate(session, previous, f"identity of {name}")
+        previous = name
+    return found
+
 
 def looked_up(rows):
     """Answers by the brightest pixel of a crop, which a black border leaves alone."""
@@ -66,35 +87,109 @@ def one_hot(classes, by=8.0):
     return looked_up(by * np.eye(CLASSES)[list(classes)])
 
 
+def bare(flips):
+    """Without the pictures."""
+    return tuple(dc.replace(flip, thumbnail="") for flip in flips)
+
+
+SURE = 1 - 1 / math.exp(8)  # of the best class over the next, as a share of the best's probability
+MARGIN = SURE / (1 + 3 / math.exp(8))
+
+
 def test_every_figure_by_hand():
     #            image 0  1  2  3  4
     reference = Told(one_hot([0, 1, 2, 3, 0]))  # right on 0, 1, 2, 3
     candidate = Told(one_hot([0, 2, 2, 0, 1]))  # right on 0, 2, 4: flips 1, 3, 4; loses 1, 3; gains 4
     samples = Pictures(range(5), [0, 1, 2, 3, 1])
-    report = evaluate(reference, {"int8": candidate, "gpu": "no GPU"}, samples, PRE, crops=1)
+    report = evaluate(reference, beside(int8=candidate, gpu="no GPU"), samples, PRE, crops=1, margin=2.5)
     assert (report.source, report.images, report.crops, report.labelled) == ("drawn", 5, 1, True)
     assert (report.top1, report.top5, report.non_finite) == (80.0, 100.0, 0)
+    assert (report.average, report.margin, report.rotated) == ("softmax", 2.5, 3)
     leg, absent = report.legs
     assert (leg.name, leg.top1, leg.top5, leg.drop, leg.agreement) == ("int8", 60.0, 100.0, 20.0, 40.0)
-    assert leg.drop_low < 20 < leg.drop_high
-    assert leg.flips == (
-        Flip(1, "picture 1", 1, 1, 2),
-        Flip(3, "picture 3", 3, 3, 0),
-        Flip(4, "picture 4", 1, 0, 1),
+    assert leg.losses == (loss(1, 2, 1, 5), loss(5, 0, 0, 5))
+    assert leg.verdicts == (*verdicts(80.0, leg.losses[0], 5, 2.5), *verdicts(100.0, leg.losses[1], 5, 2.5))
+    margins = pytest.approx(MARGIN), pytest.approx(MARGIN)
+    assert bare(leg.flips) == (
+        Flip(1, "picture 1", 1, 1, 2, *margins),
+        Flip(3, "picture 3", 3, 3, 0, *margins),
+        Flip(4, "picture 4", 1, 0, 1, *margins),
     )
+    assert [flip.change for flip in leg.flips] == ["right to wrong", "right to wrong", "wrong to right"]
     assert leg.logit_max_abs == 8
     assert leg.logit_sqnr_db == pytest.approx(10 * math.log10(5 * 64 / (3 * 128)))
+    assert leg.cosine == 0.4  # two answers are the same, three at right angles
+    assert leg.step == Step("PyTorch fp32", 20.0, 3, 0.4, leg.logit_sqnr_db, 8.0)
+    assert leg.classes == (
+        ClassCount(0, 1, 1, 1, 0, 0),
+        ClassCount(1, 2, 1, 1, 1, 1),
+        ClassCount(2, 1, 1, 1, 0, 0),
+        ClassCount(3, 1, 1, 0, 1, 0),
+    )
     assert absent == Leg("gpu", not_run="no GPU")
+
+
+def test_classes_are_those_that_have_images():
+    report = evaluate(Told(one_hot([0, 1])), beside(x=Told(one_hot([0, 0]))), Pictures([0, 1], [3, 1]), PRE, crops=1)
+    assert report.legs[0].classes == (ClassCount(1, 1, 1, 0, 1, 0), ClassCount(3, 1, 0, 0, 0, 0))
+
+
+def test_top5_has_a_loss_of_its_own():
+    rows = np.arange(7, 0, -1.0)[None].repeat(2, 0)  # class 5 ranks sixth
+    other = rows.copy()
+    other[1, 5] = 10
+    ask = {"crops": 1}
+    one, two = Told(looked_up(rows), classes=7), Told(looked_up(other), classes=7)
+    (leg,) = evaluate(one, beside(x=two), Pictures([0, 1, 1], [0, 5, 0]), PRE, **ask).legs
+    assert [(k.k, k.lost, k.gained) for k in leg.losses] == [(1, 1, 1), (5, 0, 1)]
+    assert (leg.top1, leg.top5) == (pytest.approx(200 / 3), 100)
+
+
+def test_each_step_is_held_against_the_one_before_it():
+    graph = Told(one_hot([0, 1, 2, 0]))  # loses image 3
+    half = Told(one_hot([0, 1, 3, 0]))  # and 2
+    engine = Told(one_hot([0, 1, 3, 3], 16.0))  # gains 3 back, at twice the logits
+    candidates = {
+        "fp32": Candidate(graph),
+        "fp16": Candidate(half, "fp32"),
+        "absent": Candidate("not here", "fp16"),
+        "engine": Candidate(engine, "absent"),
+    }
+    report = evaluate(Told(one_hot([0, 1, 2, 3])), candidates, Pictures(range(4), [0, 1, 2, 3]), PRE, crops=1)
+    one, two, absent, three = report.legs
+    assert [leg.drop for leg in (one, two, three)] == [25.0, 50.0, 25.0]
+    assert one.step == Step("PyTorch fp32", 25.0, 1, 0.75, pytest.approx(10 * math.log10(4 / 2)), 8.0)
+    assert two.step == Step("fp32", 25.0, 1, 0.75, pytest.approx(10 * math.log10(4 / 2)), 8.0)
+    noise = 3 * 64 + 64 + 256  # three logits doubled, one moved
+    assert three.step == Step("fp16", -25.0, 1, 0.75, pytest.approx(10 * math.log10(4 * 64 / noise)), 16.0)
+    assert absent.step is None
+
+
+def test_a_step_from_what_could_not_run_is_one_from_the_original():
+    candidates = {"fp32": Candidate("no ONNX Runtime"), "x": Candidate(Told(one_hot([1])), "fp32")}
+    report = evaluate(Told(one_hot([0])), candidates, Pictures([0], [0]), PRE, crops=1)
+    assert report.legs[1].step.previous == "PyTorch fp32"
+    assert report.legs[1].step.drop == report.legs[1].drop == 100
 
 
 def test_without_labels_there_is_agreement_only():
     samples = Pictures(range(3))
-    report = evaluate(Told(one_hot([0, 1, 2])), {"x": Told(one_hot([0, 1, 3]))}, samples, PRE, crops=1)
+    report = evaluate(Told(one_hot([0, 1, 2])), beside(x=Told(one_hot([0, 1, 3]))), samples, PRE, crops=1)
     assert (report.labelled, report.top1, report.top5) == (False, None, None)
     (leg,) = report.legs
-    assert (leg.top1, leg.top5, leg.drop, leg.drop_low, leg.drop_high) == (None,) * 5
+    assert (leg.top1, leg.top5, leg.drop, leg.losses, leg.verdicts, leg.classes) == (None, None, None, (), (), ())
     assert leg.agreement == pytest.approx(200 / 3)
-    assert leg.flips == (Flip(2, "picture 2", -1, 2, 3),)
+    (flip,) = bare(leg.flips)
+    assert (flip.index, flip.label, flip.reference, flip.candidate, flip.change) == (2, -1, 2, 3, "changed")
+    assert leg.step == Step("PyTorch fp32", None, 1, leg.cosine, leg.logit_sqnr_db, 8.0)
+
+
+@pytest.mark.parametrize("labels", [None, [2]])
+def test_one_image(labels):
+    report = evaluate(Told(one_hot([2])), beside(x=Told(one_hot([2]))), Pictures([0], labels), PRE)
+    assert (report.images, report.legs[0].agreement, report.legs[0].cosine) == (1, 100, 1)
+    assert report.legs[0].drop == (None if labels is None else 0)
+    assert all(verdict.outcome == "not shown" for verdict in report.legs[0].verdicts)
 
 
 def test_all_sessions_see_the_same_pixels_of_ten_crops():
@@ -102,7 +197,7 @@ def test_all_sessions_see_the_same_pixels_of_ten_crops():
     samples = Pictures([0])
     samples.image = lambda i: x
     one, two = Told(lambda x: np.zeros((len(x), CLASSES))), Told(lambda x: np.zeros((len(x), CLASSES)), dtype="float16")
-    evaluate(one, {"half": two}, samples, PRE, crops=10)
+    evaluate(one, beside(half=two), samples, PRE, crops=10)
     (seen,) = one.batches
     assert seen.shape == (10, 3, 2, 2)
     assert np.array_equal(seen[4], x.transpose(2, 0, 1))
@@ -111,17 +206,30 @@ def test_all_sessions_see_the_same_pixels_of_ten_crops():
     assert np.array_equal(two.batches[0], seen.astype(np.float16))
 
 
-def test_it_is_probabilities_that_are_averaged_over_crops():
-    # nine crops lean to class 1, one is beyond doubt for class 0: logits averaged say 0, probabilities say 1
-    def answer(x):
-        crops = np.zeros((len(x), CLASSES), np.float32)
-        crops[:, 1] = 2.0
-        crops[::10] = [100, 0, 0, 0]
-        return crops
+def leaning(x):
+    """Nine crops lean to class 1, one is beyond doubt for class 0: logits averaged say 0, probabilities say 1."""
+    crops = np.zeros((len(x), CLASSES), np.float32)
+    crops[:, 1] = 2.0
+    crops[::10] = [100, 0, 0, 0]
+    return crops
 
-    report = evaluate(Told(answer), {}, Pictures([1, 1], [1, 1]), PRE, crops=10)
-    assert report.top1 == 100.0
-    assert answer(np.zeros(10))[:, 0].mean() > answer(np.zeros(10))[:, 1].mean()
+
+@pytest.mark.parametrize(("average", "top1"), [("softmax", 100.0), ("logits", 0.0)])
+def test_probabilities_are_averaged_over_crops_or_logits_where_asked(average, top1):
+    report = evaluate(Told(leaning), {}, Pictures([1, 1], [1, 1]), PRE, crops=10, average=average)
+    assert (report.top1, report.average) == (top1, average)
+
+
+def test_margins_are_of_the_averaged_answer():
+    rest = math.exp(2) / (math.exp(2) + 3), 1 / (math.exp(2) + 3)
+    sure = Told(one_hot([3]))
+    ask = {"x": Candidate(sure)}, Pictures([0]), PRE
+    (flip,) = evaluate(Told(leaning), *ask, crops=10).legs[0].flips
+    assert flip.margin_before == pytest.approx(0.9 * rest[0] - (0.1 + 0.9 * rest[1]))
+    assert flip.margin_after == pytest.approx(MARGIN)
+    (flip,) = evaluate(Told(leaning), *ask, crops=10, average="logits").legs[0].flips
+    logits = np.exp([10, 1.8, 0, 0])
+    assert flip.margin_before == pytest.approx((logits[0] - logits[1]) / logits.sum())
 
 
 def test_one_crop_ranks_logits_that_probabilities_could_not_tell_apart():
@@ -143,7 +251,7 @@ def test_an_answer_that_is_not_finite_is_wrong_flipped_and_counted(bad, crops):
         return out
 
     samples = Pictures([0, 1, 2], [0, 1, 2])
-    report = evaluate(Told(one_hot([0, 1, 2])), {"x": Told(broken)}, samples, PRE, crops=crops, max_batch=64)
+    report = evaluate(Told(one_hot([0, 1, 2])), beside(x=Told(broken)), samples, PRE, crops=crops, max_batch=64)
     (leg,) = report.legs
     assert (report.top1, leg.top1, leg.top5, leg.non_finite) == (
         100.0,
@@ -151,7 +259,12 @@ def test_an_answer_that_is_not_finite_is_wrong_flipped_and_counted(bad, crops):
         pytest.approx(200 / 3),
         1,
     )
-    assert leg.flips == (Flip(2, "picture 2", 2, 2, -1),)
+    (flip,) = leg.flips
+    assert (flip.index, flip.reference, flip.candidate, flip.change) == (2, 2, -1, "right to wrong")
+    assert flip.margin_before == pytest.approx(MARGIN)
+    assert flip.margin_after is None
+    assert math.isnan(leg.cosine)
+    assert (leg.step.drop, leg.step.flips) == (pytest.approx(100 / 3), 1)
     assert math.isnan(leg.logit_max_abs)
     assert math.isnan(leg.logit_sqnr_db)
     assert not passes(report)
@@ -162,9 +275,10 @@ def test_a_reference_that_is_not_finite_is_found_too():
     def broken(x):
         return np.full((len(x), CLASSES), np.nan, np.float32)
 
-    report = evaluate(Told(broken), {"x": Told(broken)}, Pictures([0, 1], [0, 0]), PRE, crops=1)
+    report = evaluate(Told(broken), beside(x=Told(broken)), Pictures([0, 1], [0, 0]), PRE, crops=1)
     assert (report.top1, report.non_finite, report.legs[0].agreement, report.legs[0].top1) == (0, 2, 0, 0)
     assert [(f.reference, f.candidate) for f in report.legs[0].flips] == [(-1, -1), (-1, -1)]
+    assert [(f.margin_before, f.margin_after) for f in report.legs[0].flips] == [(None, None)] * 2
     assert failures(report, 0)[0] == "the original answers NaN or infinity on 2 of 2 images"
 
 
@@ -174,10 +288,12 @@ def test_batches_do_not_change_the_report(crops, batch_images, max_batch):
     reference, candidate = Told(one_hot([0, 1, 2, 3])), Told(one_hot([0, 1, 3, 3], 5.0))
     samples = Pictures(values, [*values[:8], 0, 0, 0])
     how = {"crops": crops, "batch_images": batch_images, "max_batch": max_batch}
-    report = evaluate(reference, {"x": candidate}, samples, PRE, **how)
+    report = evaluate(reference, beside(x=candidate), samples, PRE, **how)
     assert max(map(len, reference.batches + candidate.batches)) <= max_batch
     assert sum(map(len, reference.batches)) == sum(map(len, candidate.batches)) == 11 * crops
-    alone = evaluate(Told(reference.answer), {"x": Told(candidate.answer)}, samples, PRE, crops=crops, batch_images=1)
+    alone = evaluate(
+        Told(reference.answer), beside(x=Told(candidate.answer)), samples, PRE, crops=crops, batch_images=1
+    )
     assert report == alone
     assert (report.top1, report.legs[0].top1) == (pytest.approx(900 / 11), pytest.approx(700 / 11))
     assert [flip.index for flip in report.legs[0].flips] == [2, 6, 10]
@@ -190,8 +306,8 @@ def test_the_default_batch_fills_the_profile():
     assert BATCH.hi == 64
 
 
-def test_images_are_read_two_batches_ahead_at_most_and_in_another_thread():
-    samples, seen = Pictures([0] * 40), []
+def test_images_are_read_a_batch_a_core_ahead_at_most_and_in_other_threads():
+    samples, seen = Pictures([0] * 80), []
     read = []
     image = samples.image
     samples.image = lambda i: (read.append(i), image(i))[1]
@@ -201,9 +317,9 @@ def test_images_are_read_two_batches_ahead_at_most_and_in_another_thread():
         return np.zeros((len(x), CLASSES))
 
     evaluate(Told(answer), {}, samples, PRE, crops=1, batch_images=4)
-    assert len(samples.threads) == 1
     assert threading.get_ident() not in samples.threads
-    assert all(count <= 4 * (i + 2) for i, count in enumerate(seen))
+    assert len(samples.threads) <= min(cores(), 16)
+    assert all(count <= 4 * (i + 1 + min(cores(), 16)) for i, count in enumerate(seen))
 
 
 def test_the_next_images_are_read_while_a_session_runs():
@@ -234,16 +350,29 @@ def test_an_error_of_the_samples_comes_through():
         evaluate(Told(one_hot([0])), {}, samples, PRE, crops=1, batch_images=2)
 
 
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
+    from PIL import Image
+
+    from dlcv_deploy.calibration.samples import open_samples
+
+    for name in "abc":
+        Image.new("RGB", (2, 2)).save(tmp_path / f"{name}.png")
+    samples = open_samples(tmp_path)
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:40])
+    with pytest.raises(ArtifactError, match=r"image b\.png cannot be read"):
+        evaluate(Told(one_hot([0])), {}, samples, PRE, crops=1, batch_images=1)
+
+
 def test_progress_is_told_of_every_image():
     told = []
 
     @contextmanager
-    def progress(what, total):
-        told.append((what, total))
+    def progress(what, total, unit=""):
+        told.append((what, total, unit))
         yield told.append
 
     evaluate(Told(one_hot([0])), {}, Pictures([0] * 5), PRE, crops=1, batch_images=2, progress=progress)
-    assert told == [("parity", 5), 2, 2, 1]
+    assert told == [("parity", 5, "images"), 2, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -255,48 +384,134 @@ def test_progress_is_told_of_every_image():
         (Pictures([0], [1, 2]), None, {}, SpecError, r"1 images, and labels of shape \(2,\)"),
         (Pictures([0]), None, {"crops": 3}, SpecError, "3 crops"),
         (Pictures([0]), None, {"max_batch": 0}, SpecError, "0 crops a run"),
+        (Pictures([0]), None, {"margin": 0}, SpecError, "margin of 0 points cannot be shown"),
+        (Pictures([0]), None, {"margin": math.nan}, SpecError, "margin of nan points"),
         (Pictures([0]), Told(one_hot([0]), classes=5), {}, SpecError, r"4 classes, and x with shape \(5,\)"),
         (Pictures([0]), Told(lambda x: np.zeros((1, 9))), {}, ToolError, r"x: output 'logits' has shape \(1, 9\)"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(samples, candidate, options, error, message):
-    candidates = {} if candidate is None else {"x": candidate}
+    candidates = {} if candidate is None else beside(x=candidate)
     with pytest.raises(error, match=message):
         evaluate(Told(one_hot([0])), candidates, samples, PRE, **{"crops": 1, **options})
 
 
-def report_of(*legs, labelled=True):
-    return ParityReport("some images", 1000, 10, labelled, 90.0, 99.0, legs)
+# Thumbnails
 
 
-def test_the_gate_holds_the_measured_drop_against_the_limit():
-    at, above = Leg("at", drop=0.2, drop_low=-1.0, drop_high=3.0), Leg("above", drop=0.3)
-    assert passes(report_of(at), 0.2)
-    assert passes(report_of(Leg("better", drop=-0.4)), 0)
-    assert failures(report_of(at, above), 0.2) == (
-        "above loses 0.30 points of top-1 accuracy, and at most 0.2 may be lost",
-    )
-    assert passes(report_of(at, above))
+def picture(flip):
+    from PIL import Image
+
+    return Image.open(io.BytesIO(base64.b64decode(flip.thumbnail)))
 
 
-@pytest.mark.parametrize("drop", [math.nan, None])
-def test_an_unknown_drop_does_not_pass(drop):
-    assert not passes(report_of(Leg("x", drop=drop)), 100)
+def test_what_went_from_right_to_wrong_has_thumbnails_first():
+    values = [0] * 30 + [1] * 30  # class 0 was right and goes, class 1 was wrong and is found
+    samples = Pictures(values, values)
+    (leg,) = evaluate(Told(one_hot([0, 2])), beside(x=Told(one_hot([3, 1]))), samples, PRE, crops=1).legs
+    shown = [flip.index for flip in leg.flips if flip.thumbnail]
+    assert [flip.index for flip in leg.flips] == list(range(60))
+    assert (SHOWN, shown) == (32, list(range(32)))
+    samples = Pictures(values[::-1], values[::-1])
+    (leg,) = evaluate(Told(one_hot([0, 2])), beside(x=Told(one_hot([3, 1]))), samples, PRE, crops=1).legs
+    assert [flip.index for flip in leg.flips if flip.thumbnail] == [0, 1, *range(30, 60)]
+    assert np.array_equal(np.asarray(picture(leg.flips[0])), samples.image(0))
 
 
-def test_what_was_not_run_has_not_passed():
-    ran, absent = Leg("cpu", drop=0.0), Leg("gpu", not_run="no GPU")
-    assert failures(report_of(ran, absent), 1) == ("gpu was not run, so it has not passed: no GPU",)
-    assert passes(report_of(ran, absent), 1, not_run_fails=False)
-    assert failures(report_of(absent), 1, not_run_fails=False) == (
-        "nothing was run beside the original, so nothing has passed",
-    )
-    assert passes(report_of(absent))
+def test_a_thumbnail_is_small():
+    flip = Flip(0, "", 0, 0, 1, thumbnail=thumbnail(np.full((500, 250, 3), 7, np.uint8)))
+    assert (picture(flip).format, picture(flip).size) == ("JPEG", (48, 96))
+    assert len(thumbnail(np.random.default_rng(0).integers(0, 256, (999, 999, 3), np.uint8))) < 12_000  # noise
 
 
-def test_a_limit_needs_labels_and_sense():
-    with pytest.raises(SpecError, match=r"some images\) carry no labels\n.*leave --max-drop out"):
-        passes(report_of(Leg("x", agreement=100.0), labelled=False), 1)
-    for limit in (math.nan, math.inf, -1):
-        with pytest.raises(SpecError, match="is no limit"):
-            passes(report_of(Leg("x", drop=0.0)), limit)
+# Answers kept
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("dlcv_deploy.parity.feed._CHUNK_IMAGES", 4)
+    return Kept(Store(tmp_path), "the original's identity")
+
+
+SESSIONS = (one_hot([0, 1, 2, 3] * 3), one_hot([0, 1, 3, 3] * 3, 5.0))
+MANY = Pictures(range(11), [i % 3 for i in range(11)])
+
+
+def asked(session):
+    return sum(map(len, session.batches))
+
+
+@pytest.mark.parametrize("crops", [1, 10])
+def test_what_was_answered_is_not_asked_again(kept, crops):
+    ask = {"crops": crops, "batch_images": 2, "kept": kept}
+    first = evaluate(Told(SESSIONS[0]), beside(x=Told(SESSIONS[1])), MANY, PRE, **ask)
+    assert first == evaluate(Told(SESSIONS[0]), beside(x=Told(SESSIONS[1])), MANY, PRE, **{**ask, "kept": None})
+    again, other = Told(SESSIONS[0]), Told(SESSIONS[1])
+    MANY.threads.clear()
+    assert evaluate(again, beside(x=other), MANY, PRE, **ask) == first
+    assert asked(again) == asked(other) == 0
+    assert len(MANY.threads) == 1  # flips' thumbnails alone, in this one
+    named = evaluate(again, beside(x=other), MANY, PRE, **ask, average="logits")
+    assert (named.average, asked(again)) == ("logits", 0)
+
+
+def test_a_second_engine_does_not_run_the_reference(kept):
+    ask = {"crops": 1, "kept": kept}
+    evaluate(Told(SESSIONS[0]), beside(x=Told(SESSIONS[1])), MANY, PRE, **ask)
+    reference, second = Told(SESSIONS[0]), Told(SESSIONS[0])
+    report = evaluate(reference, beside(second=second), MANY, PRE, **ask)
+    assert (asked(reference), asked(second), report.legs[0].agreement) == (0, 11, 100)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ToolError])
+def test_a_run_that_was_cut_off_goes_on_in_the_chunk_where_it_ended(kept, stop):
+    def breaking(x):
+        if asked(broken) > 7:  # in the second chunk, of images 4 to 7
+            raise stop("stopped")
+        return SESSIONS[1](x)
+
+    broken = Told(breaking)
+    ask = {"crops": 1, "batch_images": 2, "kept": kept}
+    with pytest.raises(stop):
+        evaluate(Told(SESSIONS[0]), beside(x=broken), MANY, PRE, **ask)
+    reference, candidate = Told(SESSIONS[0]), Told(SESSIONS[1])
+    report = evaluate(reference, beside(x=candidate), MANY, PRE, **ask)
+    assert asked(reference) == asked(candidate) == 7
+    assert report == evaluate(Told(SESSIONS[0]), beside(x=Told(SESSIONS[1])), MANY, PRE, **{**ask, "kept": None})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"pre": dc.replace(PRE, mean=(0.5, 0.0, 0.0))},
+        {"crops": 10},
+        {"batch_images": 1},
+        {"samples": Pictures(range(1, 12))},
+        {"kept": "another identity"},
+    ],
+)
+def test_answers_to_something_else_are_not_taken(kept, other):
+    ask = {"pre": PRE, "crops": 1, "batch_images": 2, "samples": Pictures(range(11)), "kept": kept}
+    evaluate(Told(one_hot([0] * 11)), {}, **ask)
+    session = Told(lambda x: np.zeros((len(x), CLASSES)))
+    if "kept" in other:
+        other = {"kept": dc.replace(kept, original=other["kept"])}
+    evaluate(session, {}, **{**ask, **other})
+    assert asked(session) == 11 * {**ask, **other}["crops"]
+
+
+def test_without_an_identity_nothing_is_kept(kept):
+    for _ in range(2):
+        session = Told(SESSIONS[1])
+        evaluate(Told(SESSIONS[0]), {"x": Candidate(session)}, MANY, PRE, crops=1, kept=kept)
+        assert asked(session) == 11
+
+
+def test_answers_that_are_not_finite_are_not_kept(kept):
+    def broken(x):
+        return np.where(np.arange(len(x))[:, None] == 1, np.nan, SESSIONS[1](x))
+
+    for engine in (Told(broken), Told(SESSIONS[1])):
+        report = evaluate(Told(SESSIONS[0]), beside(x=engine), MANY, PRE, crops=1, batch_images=4, kept=kept)
+        assert asked(engine) == 11
+        assert passes(report) is (engine.answer is SESSIONS[1])
