@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from ..latency.values import LatencyReport
 from ..parity.values import ParityReport
 from ..study import QuantizationStudy
-from . import engines, flips, layers, parity, summary, trials, words
+from . import changes, engines, flips, layers, parity, summary, trials, words
 from . import latency as times
+from .changes import Comparison
 from .document import Report
 
 if TYPE_CHECKING:
@@ -74,6 +75,16 @@ def latency_table(measured: LatencyReport) -> str:
         parts += _section(head, rows, note)
     facts = "; ".join(f"{about}: {said}" for about, said in times.fact_rows(measured))
     return _rendered([*parts, *(["", _line(facts)] if facts else [])])
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """What became of one report's engines in another: accuracy, latency, size, and what a reader must know."""
+    parts: Parts = [_line(f"A  {comparison.a}"), _line(f"B  {comparison.b}")]
+    parts += [_line(remark) for remark in changes.remarks(comparison)]
+    parts += _section(changes.ACCURACY_HEAD, changes.accuracy_rows(comparison), changes.ACCURACY_NOTE)
+    parts += _section(changes.LATENCY_HEAD, changes.latency_rows(comparison), changes.LATENCY_NOTE)
+    parts += _section(changes.SIZE_HEAD, changes.size_rows(comparison))
+    return _rendered(parts)
 
 
 def trials_table(study: QuantizationStudy) -> str:
