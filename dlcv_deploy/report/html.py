@@ -27,7 +27,7 @@ _TITLES = {
     "engines": "Engines",
     "build": "Build",
     "environment": "Environment",
-    "commands": "Do it again",
+    "commands": "Commands that repeat it",
 }
 
 

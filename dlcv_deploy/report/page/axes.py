@@ -30,13 +30,14 @@ class Scale:
             part = (value - self.lo) / (self.hi - self.lo)
         return self.a + part * (self.b - self.a)
 
-    def ticks(self, about: int = 5) -> tuple[float, ...]:
-        """Round figures within the scale, about so many."""
+    def ticks(self, about: int = 5, *, whole: bool = False) -> tuple[float, ...]:
+        """Round figures within the scale, about so many; of things that are counted, ``whole`` ones."""
         if self.log and self.hi / self.lo >= 5:
             return self._log_ticks(about)
         rough = (self.hi - self.lo) / max(1, about)
         unit = 10.0 ** math.floor(math.log10(rough))
         step = unit * next(m for m in (1, 2, 5, 10) if m * unit >= rough * (1 - 1e-9))
+        step = max(step, 1.0) if whole else step
         first = math.ceil(self.lo / step - 1e-9)
         last = math.floor(self.hi / step + 1e-9)
         return tuple(round(i * step, 12) + 0.0 for i in range(first, min(last, first + _MOST) + 1))

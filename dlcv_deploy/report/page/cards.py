@@ -96,7 +96,9 @@ def _badge(found: Card) -> tuple[str, str]:
     if not parity.labelled:
         return "even", "no labels"
     verdict = chief_verdict(parity, leg)
-    return ("even", "measured") if verdict is None else (_BADGES[verdict.outcome], verdict.outcome)
+    if verdict is None:
+        return "even", "measured"
+    return _BADGES[verdict.outcome], f"{verdict.rule}: {verdict.outcome}"
 
 
 def _not_timed(found: Card) -> str:

@@ -75,21 +75,23 @@ def _mixed(mixed: Mixed) -> Html:
     noise = [(point, _known(point.score.sqnr_db)) for point in mixed.curve]
     times = [(point, _known(point.latency_ms)) for point in mixed.curve]
     rules = [Rule(mixed.max_drop, f"at most {mixed.max_drop:g}")]
-    listed = table(trials.curve_head(mixed), trials.curve_rows(mixed), label="mixtures")
+    listed = more("Table", table(trials.curve_head(mixed), trials.curve_rows(mixed), label="mixtures"))
     share = "multiply-adds in INT8, %"
     return figures(
         figure(
             "Loss by share in INT8",
             line_chart("Loss by share in INT8", _curve(mixed, losses), share, measure, zero=True, rules=rules),
-            more("Table", listed),
+            listed,
         ),
         figure(
             "SQNR by share in INT8",
             line_chart("SQNR by share in INT8", _curve(mixed, noise), share, "SQNR of the logits, dB"),
+            listed,
         ),
         figure(
             "Latency by share in INT8",
             line_chart("Latency by share in INT8", _curve(mixed, times), share, "ms for one image", zero=True),
+            listed,
         ),
     )
 

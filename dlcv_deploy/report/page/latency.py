@@ -137,7 +137,7 @@ def _batches(latency: LatencyReport, slots: Mapping[str, str]) -> list[Html]:
     head = ("", "batch", "p50 ms", "images/s")
     cells = ((row.name, str(row.batch), milliseconds(row.p50_ms), number(row.images_per_s, 0)) for row in rows)
     listed = more("Table", table(head, cells, label="batch sizes"))
-    return [figure("Latency by batch size", by_time), figure("Throughput by batch size", by_rate, listed)]
+    return [figure("Latency by batch size", by_time, listed), figure("Throughput by batch size", by_rate, listed)]
 
 
 def _cpu(latency: LatencyReport, slots: Mapping[str, str]) -> Html:
@@ -193,10 +193,11 @@ def _start(latency: LatencyReport, slots: Mapping[str, str]) -> Html:
     cold = [row for row in map(_cold_row, latency.cold) if row is not None]
     legend = [(name, f"p{i}") for i, name in enumerate(_PARTS, 1)]
     start = row_chart("Cold start", cold, "ms until the first answer", zero=True, legend=legend)
-    listed = table(said.COLD_HEAD, said.cold_rows(latency), label="cold start")
+    rows = table(said.COLD_HEAD, said.cold_rows(latency), label="cold start")
+    listed = more("Table", rows, note(said.COLD_NOTE))
     return figures(
-        figure("Cold start", start, more("Table", listed, note(said.COLD_NOTE))),
-        _memory(latency, slots),
+        figure("Cold start", start, listed),
+        _memory(latency, slots, listed),
         _breakdown(latency.parts, table(said.PARTS_HEAD, said.part_rows(latency), label="parts", text=2)),
     )
 
@@ -215,7 +216,7 @@ def _stack(lengths: Sequence[float]) -> tuple[Bar, ...]:
     return tuple(Bar(a, b, f"p{(i % 6) + 1}") for i, (a, b) in enumerate(itertools.pairwise(ends)) if b > a)
 
 
-def _memory(latency: LatencyReport, slots: Mapping[str, str]) -> Html:
+def _memory(latency: LatencyReport, slots: Mapping[str, str], listed: Html) -> Html:
     rows = [
         Row(
             cold.name,
@@ -225,7 +226,8 @@ def _memory(latency: LatencyReport, slots: Mapping[str, str]) -> Html:
         for cold in latency.cold
         if cold.memory_bytes is not None
     ]
-    return figure("Memory of a process that has answered", row_chart("Memory of the process", rows, "MiB", zero=True))
+    drawn = row_chart("Memory of the process", rows, "MiB", zero=True)
+    return figure("Memory of a process that has answered", drawn, listed)
 
 
 def _breakdown(parts: Sequence[Part], listed: Html) -> Html:

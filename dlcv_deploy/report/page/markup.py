@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable, Sequence
 
 _VOID = ("meta", "img", "br")
+_SHORT = 40
+"""Characters of a row's name up to which it stays on one line, where there is room."""
 
 
 class Html(str):
@@ -51,7 +53,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Child]], *, label: str, t
 
 
 def _row(row: Sequence[Child], columns: int, text: int) -> Html:
-    cells = [el("th", row[0], scope="row")]
+    cells = [el("th", row[0], scope="row", class_="short" if len(row[0] or "") <= _SHORT else None)]
     for i, cell in enumerate(row[1:], 1):
         last = i == len(row) - 1 and len(row) < columns
         span = columns - i if last and columns - i > 1 else None
@@ -71,11 +73,11 @@ def more(summary: str, *content: Child) -> Html:
     return el("details", el("summary", summary), inside) if inside else Html("")
 
 
-def figure(title: str, drawing: Html, *content: Child, wide: bool = False) -> Html:
+def figure(title: str, drawing: Html, *content: Child) -> Html:
     """A plot under its title, and what belongs to it; nothing without a plot."""
     if not drawing:
         return Html("")
-    return el("figure", el("figcaption", title), drawing, *content, class_="wide" if wide else None)
+    return el("figure", el("figcaption", title), drawing, *content)
 
 
 def figures(*found: Html) -> Html:

@@ -60,7 +60,7 @@ def _one(parity: ParityReport, slots: Mapping[str, str], classes: Sequence[str],
                 table(said.OUTPUT_HEAD, said.output_rows(parity), label="outputs besides the logits", text=2),
                 note(said.output_note(parity)),
             ),
-            *(_classes(leg, slots, classes, several=len(legs) > 1) for leg in legs),
+            figures(*(_classes(leg, classes) for leg in reversed(legs))),
             _flips(parity, legs, classes, album),
         )
     )
@@ -88,13 +88,11 @@ def _waterfall(parity: ParityReport, legs: Sequence[Leg], slots: Mapping[str, st
 def _flip_steps(parity: ParityReport, legs: Sequence[Leg], slots: Mapping[str, str]) -> Html:
     rows = []
     for leg in legs:
-        from_before = (
-            f", {leg.step.flips:,} from {leg.step.previous}" if leg.step and leg.step.previous != REFERENCE else ""
-        )
-        rows.append(
-            Row(leg.name, f"{len(leg.flips):,}{from_before}", (Bar(0, len(leg.flips), slots.get(leg.name, "s1")),))
-        )
-    drawn = row_chart("Images that changed class", rows, f"flipped of {plural(parity.images, 'image')}", zero=True)
+        own = f", {leg.step.flips:,} in this step" if leg.step else ""
+        bar = Bar(0, len(leg.flips), slots.get(leg.name, "s1"))
+        rows.append(Row(leg.name, f"{len(leg.flips):,}{own}", (bar,)))
+    of = f"flipped of {plural(parity.images, 'image')}"
+    drawn = row_chart("Images that changed class", rows, of, zero=True, whole=True)
     kinds = table(flips.KIND_HEAD, flips.kind_rows(parity), label="kinds of flips", text=2)
     return figure("Flips from the original, leg by leg", drawn, more("Table", kinds, note(flips.MARGIN_NOTE)))
 
@@ -144,7 +142,8 @@ def class_name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if label < len(classes) and classes[label] else f"class {label}"
 
 
-def _classes(leg: Leg, slots: Mapping[str, str], classes: Sequence[str], *, several: bool) -> Html:
+def _classes(leg: Leg, classes: Sequence[str]) -> Html:
+    """The classes that lost the most beyond what they gained."""
     moved = [count for count in leg.classes if count.lost or count.gained]
     moved.sort(key=lambda count: (count.gained - count.lost, -count.lost, count.label))
     if not moved:
@@ -158,20 +157,14 @@ def _classes(leg: Leg, slots: Mapping[str, str], classes: Sequence[str], *, seve
         )
         for count in shown
     ]
-    of = f", the first {len(shown)} of {len(moved):,} that changed" if len(moved) > len(shown) else ""
-    drawn = row_chart(
-        "Worst classes", rows, f"images: gained to the left, lost to the right{of}", rules=[Rule(0)], zero=True
-    )
+    axis = "images: gained to the left, lost to the right"
+    drawn = row_chart(f"Worst classes of {leg.name}", rows, axis, rules=[Rule(0)], zero=True, whole=True)
+    of = f"Drawn are {len(shown)} of the {len(moved):,} classes that changed." if len(moved) > len(shown) else ""
     head = ("class", "images", "original right", "candidate right", "lost", "gained")
     listed = moved[:CLASS_ROWS]
     left = f"The first {CLASS_ROWS} of {len(moved):,}; all are in report.json." if len(moved) > len(listed) else ""
     rest = table(head, (_class_row(count, classes) for count in listed), label="classes")
-    chart = figure(f"Worst classes of {leg.name}", drawn, more("Table", rest, note(left)), wide=True)
-    return (
-        more(f"Classes of {leg.name}: {flips.worst_class_line(leg) or 'none lost more than it gained'}", chart)
-        if several
-        else chart
-    )
+    return figure(f"Worst classes of {leg.name}", drawn, note(of), more("Table", rest, note(left)))
 
 
 def _class_row(count: ClassCount, classes: Sequence[str]) -> tuple[str, ...]:

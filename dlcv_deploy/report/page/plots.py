@@ -93,6 +93,7 @@ def row_chart(
     zero: bool = False,
     legend: Sequence[tuple[str, str]] = (),
     compact: bool = False,
+    whole: bool = False,
 ) -> Html:
     """Rows one under the other over a common axis; empty without rows.
 
@@ -105,6 +106,7 @@ def row_chart(
         zero: Whether zero is on the axis.
         legend: Names of slots.
         compact: Without the axis' name and ticks: for one row in a card.
+        whole: Whether the axis counts things.
     """
     if not rows:
         return Html("")
@@ -114,14 +116,16 @@ def row_chart(
     top = _HEAD + 14 * bool(legend) + 12 * any(rule.name for rule in rules)
     end = top + step * len(rows) if not compact else top + tall + 8
     parts: list[Child] = [_legend(legend, _HEAD + 8)]
-    parts += [_rule(rule, places, top, end) for rule in rules if math.isfinite(rule.at)]
+    if not compact:
+        parts.append(_bottom(places, end, axis, places.ticks(whole=whole), top))
+    seen = [rule for rule in rules if math.isfinite(rule.at)]
+    parts += [_rule_name(rule, places, top) for rule in seen if rule.name]
     for i, row in enumerate(rows):
         y = top + i * step + (0 if compact else 14)
+        parts += [_rule(rule, places, y - 1, y + tall + 5) for rule in seen]
+        parts += [_mark(mark, places, y + 2, tall) for mark in row.marks]
         if not compact:
             parts.append(_words(row, y - 3))
-        parts += [_mark(mark, places, y + 2, tall) for mark in row.marks]
-    if not compact:
-        parts.append(_bottom(places, end, axis, grid_from=top))
     said = "; ".join(f"{row.name}: {row.said}" for row in rows[:_SAID])
     return drawing(
         title, f"{axis}. {said}{'; ...' if len(rows) > _SAID else ''}", end + (32 if not compact else 2), parts
@@ -166,7 +170,7 @@ def line_chart(
     parts: list[Child] = [_key(one, 14 + 15 * i) for i, one in enumerate(kept)]
     parts.append(el("text", y, x=2, y=top - 3, class_="axis"))
     parts.append(_left(up))
-    parts.append(_bottom(across, top + height, x, thinned(ticks, 9) if ticks else None, grid_from=top + 4))
+    parts.append(_bottom(across, top + height, x, thinned(ticks, 9) if ticks else across.ticks(), top + 4))
     for rule in rules:
         at = _n(up(rule.at))
         parts.append(el("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=at, y2=at, class_="rule"))
@@ -236,7 +240,7 @@ def _mark(mark: Bar | Interval | Spread, places: Scale, y: float, tall: int) -> 
 
 
 def _bar(bar: Bar, places: Scale, y: float, tall: int) -> Html:
-    if not (math.isfinite(bar.start) and math.isfinite(bar.end)):
+    if not (math.isfinite(bar.start) and math.isfinite(bar.end)) or bar.start == bar.end:
         return Html("")
     a, b = sorted((places(bar.start), places(bar.end)))
     return el("rect", x=_n(a), y=_n(y), width=_n(max(b - a, 1.5)), height=tall, class_=f"{bar.slot} bar")
@@ -270,20 +274,21 @@ def _spread(mark: Spread, places: Scale, y: float, tall: int) -> Html:
 
 
 def _rule(rule: Rule, places: Scale, top: float, end: float) -> Html:
+    x = _n(places(rule.at))
+    return el("line", x1=x, x2=x, y1=_n(top), y2=_n(end), class_="rule" if rule.name else "zero")
+
+
+def _rule_name(rule: Rule, places: Scale, y: float) -> Html:
     x = places(rule.at)
-    side = "end" if x > 0.6 * WIDTH else ""
-    line = el("line", x1=_n(x), x2=_n(x), y1=_n(top), y2=_n(end), class_="rule" if rule.name else "zero")
-    return join((line, el("text", rule.name, x=_n(x), y=_n(top - 3), class_=f"axis {side}") if rule.name else ""))
+    side = "end" if x > 0.6 * WIDTH else "mid" if x > 30 else ""
+    return el("text", rule.name, x=_n(x), y=_n(y - 3), class_=f"axis {side}")
 
 
-def _bottom(
-    places: Scale, y: float, name: str, ticks: Sequence[float] | None = None, *, grid_from: float | None = None
-) -> Html:
+def _bottom(places: Scale, y: float, name: str, ticks: Sequence[float], grid_from: float) -> Html:
     parts: list[Child] = []
-    for tick in places.ticks() if ticks is None else ticks:
+    for tick in ticks:
         x = _n(places(tick))
-        if grid_from is not None:
-            parts.append(el("line", x1=x, x2=x, y1=_n(grid_from), y2=_n(y), class_="grid"))
+        parts.append(el("line", x1=x, x2=x, y1=_n(grid_from), y2=_n(y), class_="grid"))
         side = " end" if places(tick) > WIDTH - 14 else ""
         parts.append(el("text", tick_text(tick), x=x, y=_n(y + 13), class_=f"tick{side or ' mid'}"))
     parts.append(el("line", x1=_n(places.a), x2=_n(places.b), y1=_n(y), y2=_n(y), class_="base"))
@@ -322,7 +327,7 @@ def _curve(one: Series, across: Scale, up: Scale) -> Html:
     parts += [marker(one.slot, x, y) for x, y in (at if len(at) <= 80 else [])]
     for i, said in one.notes:
         x, y = at[i]
-        side = "end" if x + _CHARACTER * len(said) > WIDTH - 4 else ""
+        side = "end" if x + 6 + _CHARACTER * len(said) > WIDTH else ""
         parts.append(marker(one.slot, x, y))
         parts.append(el("text", said, x=_n(x + (-6 if side else 6)), y=_n(max(y + 4, 8)), class_=f"name {side}"))
     return join(parts)
