@@ -20,6 +20,7 @@ from .lrn import Plugin
 from .parity.values import ParityReport
 from .proof import PACKAGES
 from .report import document
+from .report.html import page
 from .report.markdown import markdown
 from .sources import Sources, recipe_of, trials_of
 from .spec import BuildSpec
@@ -99,6 +100,7 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
         "labels.txt": "".join(f"{name}\n" for name in made.subject.classes).encode(),
         "report.json": document.to_json(report).encode(),
         "report.md": markdown(report).encode(),
+        "report.html": page(report, classes=made.subject.classes).encode(),
     }
     if made.table is not None:
         files["calibration.json"] = made.table.to_json().encode()

@@ -5,7 +5,7 @@
               <backend>/...      the engine files, as the vendor's own tools read them
               labels.txt         one class a line
               calibration.json   the table, for INT8
-              report.json, report.md
+              report.json, report.md, report.html
 
 A file that an engine shares with the bundle (ONNX Runtime runs ``model.onnx`` itself) or with another engine (the
 plugin's library) is there once.
