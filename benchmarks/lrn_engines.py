@@ -17,7 +17,7 @@ from dlcv_deploy.build import sources_of, table_of
 from dlcv_deploy.calibration.samples import drawn
 from dlcv_deploy.engines import compiled, lower
 from dlcv_deploy.errors import DeployError
-from dlcv_deploy.latency.measure import percentile
+from dlcv_deploy.latency.statistics import percentile
 from dlcv_deploy.lrn import TARGETS, plugin_graph
 from dlcv_deploy.progress import silent
 from dlcv_deploy.proof import pixels_of
@@ -126,7 +126,9 @@ def raced(
             for lrn, spent in compute_ms(sessions, feeds, runs).items():
                 wall, (p50, p90) = walls[lrn, batch], (percentile(spent, p) for p in (50, 90))
                 about = (network, weights or "trained", precision, target, lrn, batch)
-                rows.append(EngineRow(*about, wall.calls, wall.p50_ms, wall.p90_ms, p50, p90))
+                rows.append(
+                    EngineRow(*about, wall.calls, wall.p50_ms, wall.at(90).ms if wall.at(90) else None, p50, p90)
+                )
     return rows
 
 

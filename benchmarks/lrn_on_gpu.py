@@ -32,7 +32,7 @@ import numpy as np
 from dlcv_deploy.atomic import write_whole
 from dlcv_deploy.backends import _cuda
 from dlcv_deploy.errors import DeployError
-from dlcv_deploy.latency.measure import percentile
+from dlcv_deploy.latency.statistics import percentile
 from dlcv_deploy.plugin import reference
 from dlcv_deploy.plugin.build import build_library
 from dlcv_deploy.plugin.device import DeviceKernels, Placed

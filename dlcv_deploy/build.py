@@ -18,6 +18,8 @@ from .bundle import Bundle
 from .digest import sha256
 from .engines import TIMING_CACHE, Compiled, between, compiled, identity, lower, said_of
 from .errors import MissingBackend
+from .inspection import consistencies, drifts
+from .latency.measure import BRIEF
 from .latency.values import LatencyReport
 from .lrn import TARGETS, Plugin, check_has_lrn, plugin_graph
 from .parity.values import ParityReport
@@ -71,8 +73,11 @@ def build(
     audits = audits_of(spec, found, table, stages)
     model = found.lowered.model
     parity = _parity(subject, exported, model, found.engines, sources, stages, progress)
+    images, pre = sources.parity[0][1], subject.preprocess
+    drift = drifts(exported, model, table, images, pre, stages)
+    consistency = consistencies(found.engines, model.precision, images, pre, stages)
     latency = _latency(subject, model, found.engines, stages, progress)
-    made = Made(subject, sources, table, found, audits, parity, latency, tuple(stages.times))
+    made = Made(subject, sources, table, found, audits, parity, drift, consistency, latency, tuple(stages.times))
     return assemble(spec, made, key)
 
 
@@ -271,7 +276,7 @@ def _latency(
 ) -> LatencyReport:
     def make() -> dict[str, bytes]:
         with subject.reference(model) as reference, loaded(engines, model.precision) as sessions:
-            report = timed(reference, sessions, subject.preprocess, brief=True, progress=progress)
+            report = timed(reference, sessions, subject.preprocess, BRIEF, progress=progress)
         return {"latency.json": json.dumps(document.plain(report)).encode()}
 
     files = stages.run("latency", make, engines=identity(engines), weights=model.weights_sha256, machine=measured_on())

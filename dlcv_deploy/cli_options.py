@@ -50,6 +50,14 @@ def architectures(ctx: click.Context, param: click.Parameter, value: str | None)
     return tuple(int(part) for part in parts)
 
 
+def sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Batch sizes, each once, as 1,10."""
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"{value!r} is not a list of sizes; write it as 1,10", ctx, param)
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
 def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Several click options as one decorator."""
 

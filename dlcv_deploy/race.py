@@ -15,7 +15,7 @@ import numpy as np
 from . import backends
 from .engines import Compiled, Lowered, between, compiled, identity, lower, said_of
 from .errors import ToolError
-from .latency.measure import latency
+from .latency.measure import Effort, latency
 from .latency.values import Latency
 from .lrn import TARGETS, PluginGraph, plugin_graph
 from .plugin.network import differs, feeds, network
@@ -39,7 +39,7 @@ that are off by 1e-5 answers 0.6 % otherwise with CIFAR-10's weights, and 6 % wi
 are held against float64, step by step, before a network's answers are compared.
 """
 _DTYPES: Mapping[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
-_CALLS = 50
+_EFFORT = Effort(limit_s=5.0)
 
 
 def raced(
@@ -189,7 +189,7 @@ def times(native: Session, plugin: Session, pixels: Array, progress: Progress = 
         return {native.inputs[0].name: np.ascontiguousarray(pixels[:batch])}
 
     sessions = {"native": native, "plugin": plugin}
-    return latency(sessions, first, BATCHES, at_least=_CALLS, progress=progress).rows
+    return latency(sessions, first, BATCHES, effort=_EFFORT, progress=progress).rows
 
 
 def faster(rows: Sequence[Latency]) -> document.LrnChoice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses as dc
 import math
 import os
 import platform
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import SpecError
 from ..progress import Progress, silent
-from .values import Latency, LatencyReport, Quantile
+from .gpu import first_gpu
+from .machine import Watch
+from .statistics import FEWEST_BLOCKS, Blocks, drift, percentile, quantiles, ratio, shape, within
+from .validity import Series, judge
+from .values import DeviceTimes, Latency, LatencyReport, Ratio
 
 if TYPE_CHECKING:
-    from ..backends.base import Array, Session
+    from ..backends.base import Array, Session, Timing
 
 CPU_FLAGS = {
     "avx512_vnni": "AVX512-VNNI",
@@ -28,66 +33,128 @@ CPU_FLAGS = {
     "sve": "SVE",
 }
 """The extensions that INT8 and reduced precision run on: as /proc/cpuinfo writes them, and as their makers do."""
+STABLE = 0.02
+"""Warm is who has two blocks in a row whose medians differ by no more than this part."""
+BLOCK_S = 0.1
+_LOOK_AGAIN = 1.2
+_DEVICE_CALLS = 50
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure at one batch size: until every median is known, or time is up.
+
+    ``limit_s`` is for the rounds together; a fifth of it at the most goes before them into warming up. ``within`` is
+    half the width of a median's interval, as a part of it. ``rounds`` are made at the least, whatever the time: a slow
+    network ends after its fewest calls, not after the limit many times over.
+    """
+
+    limit_s: float = 10.0
+    within: float = 0.01
+    rounds: int = 10
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.limit_s < math.inf and 0 < self.within < math.inf and self.rounds >= 1):
+            raise SpecError(
+                f"cannot time {self.rounds} rounds within {self.limit_s} s, each median to {100 * self.within:g} %",
+                fix="one round or more, a finite limit, a part above 0",
+            )
+
+
+FULL = Effort()
+BRIEF = Effort(limit_s=1.0, within=0.05, rounds=3)
+"""What a build spends: a look, with intervals as wide as they come."""
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Run:
+    """Seconds of every timed call, by name, block after block; and whether all were warm before.
+
+    All names have as many blocks, for each has one in a round.
+    """
+
+    blocks: Mapping[str, Blocks]
+    warm: bool = True
+
+    def seconds(self, name: str) -> list[float]:
+        """All timed calls of a name, in order."""
+        return [s for block in self.blocks[name] for s in block]
 
 
 def measure(
     calls: Mapping[str, Callable[[], object]],
+    effort: Effort = FULL,
     *,
-    warmup: int = 3,
-    at_least: int = 20,
-    block_calls: int = 5,
-    block_s: float = 0.1,
-    budget_s: float = 5.0,
     now: Callable[[], float] = time.perf_counter,
+    between: Callable[[], object] = lambda: None,
     done: Callable[[float], object] = lambda fraction: None,
-) -> dict[str, tuple[float, ...]]:
-    """Seconds of every timed call, by name, in the order they were made.
+) -> Run:
+    """Time calls in rounds, in each of which every name has one block, the order reversed from round to round.
 
-    Each name is called ``warmup`` times; then rounds follow, in each of which every name has one block, in turn, the
-    order reversed from round to round. The first call of a block is not counted: it meets the caches of the runtime
-    before it, whose threads may still be spinning. A block goes on for ``block_calls`` calls and ``block_s`` seconds,
-    whichever ends later. Rounds go on until ``budget_s`` seconds have passed since the warm-up and each name has
-    ``at_least`` timed calls: a slow network ends after its fewest calls, not after its budget many times over.
+    Blocks that are not counted come first, until all are warm (``STABLE``). The first call of a block is not counted
+    either: it meets the caches of the runtime before it, whose threads may still be spinning. A block goes on for one
+    call or more and ``BLOCK_S``, or less so that ten rounds fit into half of the limit. Rounds go on until every median
+    is known as surely as asked, or time is up.
 
     Args:
         calls: What to time. A call returns when its result is on the host.
-        warmup: Calls of each name before anything is timed, 0 or more.
-        at_least: Timed calls of each name, 1 or more.
-        block_calls: Timed calls of a block, 1 or more.
-        block_s: Seconds of a block.
-        budget_s: Seconds of all rounds together.
+        effort: How long.
         now: The clock, in seconds.
+        between: Called before the first round and after each.
         done: Told, after each round, the fraction that is done, 1 at the end.
-
-    Raises:
-        SpecError: counts or times that measure nothing.
     """
-    if min(at_least, block_calls) < 1 or warmup < 0 or not math.isfinite(budget_s + block_s):
-        raise SpecError(
-            f"cannot time {at_least} calls in blocks of {block_calls} after {warmup} others, in {budget_s} seconds",
-            fix="one call or more, blocks of one or more, a finite budget",
-        )
-    for call in calls.values():
-        for _ in range(warmup):
-            call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    order, start, fraction = list(calls), now(), 0.0
-    while calls and fraction < 1:
+    if not calls:
+        return Run({})
+    block_s = min(BLOCK_S, effort.limit_s / (20 * len(calls)))
+    warm = _warm_up(calls, block_s, effort.limit_s / 5, now)
+    blocks: dict[str, list[list[float]]] = {name: [] for name in calls}
+    order, start, fraction, looked, rounds = list(calls), now(), 0.0, 0.0, 0
+    between()
+    while fraction < 1:
         for name in order:
-            times[name] += _block(calls[name], block_calls, block_s, now)
+            calls[name]()
+            blocks[name].append(_block(calls[name], block_s, now))
         order.reverse()
-        spent = (now() - start) / budget_s if budget_s > 0 else 1.0
-        fraction = min(1.0, spent, min(map(len, times.values())) / at_least)
+        rounds += 1
+        between()
+        spent = now() - start
+        fraction = min(1.0, spent / effort.limit_s if effort.limit_s else 1.0, rounds / effort.rounds)
+        if fraction < 1 and rounds >= max(effort.rounds, FEWEST_BLOCKS) and spent >= _LOOK_AGAIN * looked:
+            looked = spent
+            fraction = 1.0 if all(settled(found, effort) for found in blocks.values()) else fraction
         done(fraction)
-    return {name: tuple(seconds) for name, seconds in times.items()}
+    return Run(blocks, warm)
 
 
-def percentile(values: tuple[float, ...], p: int) -> float:
-    """The least of the values that at least ``p`` percent of them do not exceed (nearest rank, no interpolation).
+def settled(blocks: Blocks, effort: Effort) -> bool:
+    """Whether the median of these calls is known as surely as was asked for."""
+    return within(quantiles(blocks, (50,))[0]) <= effort.within
 
-    p99 of fewer than 100 values is therefore the greatest.
-    """
-    return sorted(values)[max(0, -(-p * len(values) // 100) - 1)]
+
+def _warm_up(
+    calls: Mapping[str, Callable[[], object]], block_s: float, limit_s: float, now: Callable[[], float]
+) -> bool:
+    """Call all in turn until the last two blocks of each have the same median, or time is up; says which."""
+    last: dict[str, float] = {}
+    start, warm = now(), False
+    while not warm:
+        found = {name: percentile(_block(call, block_s, now), 50) for name, call in calls.items()}
+        warm = bool(last) and all(abs(found[name] - last[name]) <= STABLE * last[name] for name in calls)
+        last = found
+        if now() - start >= limit_s:
+            break
+    return warm
+
+
+def _block(call: Callable[[], object], seconds: float, now: Callable[[], float]) -> list[float]:
+    times: list[float] = []
+    start = before = now()
+    while not times or before - start < seconds:
+        call()
+        after = now()
+        times.append(after - before)
+        before = after
+    return times
 
 
 def latency(
@@ -95,31 +162,31 @@ def latency(
     feeds: Callable[[int], Mapping[str, Array]],
     batches: tuple[int, ...] = (1, 10),
     *,
-    warmup: int = 3,
-    at_least: int = 20,
-    budget_s: float = 5.0,
+    effort: Effort = FULL,
     now: Callable[[], float] = time.perf_counter,
     progress: Progress = silent,
+    watch: Watch | None = None,
 ) -> LatencyReport:
     """Latency of each session at each batch size, every batch size one interleaved run (see ``measure``).
 
-    The mean is over the counted calls, and images/s is the batch over the mean. p50, p90 and p99 are nearest-rank
-    percentiles (see ``percentile``).
+    The mean is over the counted calls, and images/s is the batch over the mean. Ratios are against the first session.
+    Sessions on a device with a clock of its own are called again afterwards for what that says.
 
     Args:
         sessions: By name, in the order of the report; a text in place of a session is why it could not be run.
         feeds: Inputs for a batch size, made before the clock starts and used for every call.
         batches: Batch sizes. A session that refuses one (SpecError) is reported as not run at it, with its reason.
-        warmup: Calls of each session that are not counted.
-        at_least: Counted calls of each session.
-        budget_s: Seconds a batch size may take, warm-up and the fewest calls apart.
+        effort: How long to measure at each.
         now: The clock, in seconds.
         progress: Told of hundredths of each batch size's run.
-
-    Raises:
-        SpecError: counts or times that measure nothing.
+        watch: What looks at the machine meanwhile; one on this machine where none is given.
     """
     rows: list[Latency] = []
+    ratios: list[Ratio] = []
+    series: list[Series] = []
+    if watch is None:
+        timed = any(hasattr(session, "run_timed") for session in sessions.values())
+        watch = Watch(first_gpu() if timed else None)
     with progress("latency", 100 * len(batches)) as advance:
         for batch in batches:
             told = 0
@@ -129,17 +196,20 @@ def latency(
                 advance(int(100 * fraction) - told)
                 told = int(100 * fraction)
 
-            calls, refused = _calls(sessions, feeds(batch))
-            block = min(at_least, 5)
-            times = measure(
-                calls, warmup=warmup, at_least=at_least, block_calls=block, budget_s=budget_s, now=now, done=done
-            )
-            rows += [
-                Latency(name, batch, not_run=refused[name]) if name in refused else _row(name, batch, times[name])
-                for name in sessions
-            ]
+            feed = feeds(batch)
+            calls, refused = _calls(sessions, feed)
+            run = measure(calls, effort, now=now, between=watch.look, done=done)
+            for name, session in sessions.items():
+                if name in refused:
+                    rows.append(Latency(name, batch, not_run=refused[name]))
+                else:
+                    row = _row(name, batch, run.blocks[name], effort)
+                    rows.append(dc.replace(row, device=_device_times(session, feed, effort, now)))
+            ratios += _ratios(next(iter(sessions), ""), batch, run.blocks)
+            series += [Series(name, batch, drift(blocks), run.warm) for name, blocks in run.blocks.items()]
             done(1.0)
-    return LatencyReport(machine(), cores(), tuple(rows))
+    validity = judge(watch, rows, series, effort.within)
+    return LatencyReport(machine(), cores(), tuple(rows), tuple(ratios), validity=validity)
 
 
 def cores() -> int:
@@ -186,19 +256,33 @@ def _calls(
     return calls, refused
 
 
-def _block(call: Callable[[], object], calls: int, seconds: float, now: Callable[[], float]) -> list[float]:
-    call()
-    times: list[float] = []
-    start = before = now()
-    while len(times) < calls or before - start < seconds:
-        call()
-        after = now()
-        times.append(after - before)
-        before = after
-    return times
-
-
-def _row(name: str, batch: int, seconds: tuple[float, ...]) -> Latency:
+def _row(name: str, batch: int, blocks: Blocks, effort: Effort) -> Latency:
+    seconds = [s for block in blocks for s in block]
     mean = math.fsum(seconds) / len(seconds)
-    points = tuple(Quantile(p, ms := 1e3 * percentile(seconds, p), ms, ms) for p in (50, 90, 99))
-    return Latency(name, batch, len(seconds), 1e3 * mean, points, batch / mean if mean > 0 else None)
+    found = quantiles(blocks)
+    images_per_s = batch / mean if mean > 0 else None
+    known = settled(blocks, effort)
+    return Latency(name, batch, len(seconds), 1e3 * mean, found, images_per_s, known, shape=shape(blocks))
+
+
+def _ratios(against: str, batch: int, blocks: Mapping[str, Blocks]) -> list[Ratio]:
+    """How fast the others are beside ``against``; nothing where that was not run."""
+    if against not in blocks:
+        return []
+    others = [name for name in blocks if name != against]
+    return [Ratio(name, against, batch, *ratio(blocks[against], blocks[name])) for name in others]
+
+
+def _device_times(
+    session: Session | str, feed: Mapping[str, Array], effort: Effort, now: Callable[[], float]
+) -> DeviceTimes | None:
+    """Medians of what a device's own clock says, where it has one, in calls that follow those that were timed."""
+    call: Callable[[Mapping[str, Array]], Timing] | None = getattr(session, "run_timed", None)
+    if call is None:
+        return None
+    call(feed)
+    found, start = list[Timing](), now()
+    while len(found) < effort.rounds or (len(found) < _DEVICE_CALLS and now() - start < effort.limit_s / 5):
+        found.append(call(feed))
+    parts = [(t.h2d_ms, t.compute_ms, t.d2h_ms, t.enqueue_ms, t.h2d_ms + t.compute_ms + t.d2h_ms) for t in found]
+    return DeviceTimes(*(percentile(part, 50) for part in zip(*parts, strict=True)))

@@ -10,9 +10,10 @@ from helpers import fake
 from helpers.trt import library
 from onnx import load
 
-from dlcv_deploy import backends, latency
+from dlcv_deploy import backends
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.errors import MissingBackend, SpecError
+from dlcv_deploy.latency import measure
 from dlcv_deploy.plugin.library import FILE, OPS
 
 pytest.importorskip("torch")
@@ -25,7 +26,8 @@ RTX = ["--target", "tensorrt_rtx"]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Times are not what is looked at here."""
-    monkeypatch.setattr(latency, "latency", functools.partial(latency.latency, budget_s=0.0))
+    quick = functools.partial(measure.latency, effort=measure.Effort(limit_s=0, rounds=3))
+    monkeypatch.setattr(measure, "latency", lambda *args, effort, **more: quick(*args, **more))
 
 
 @pytest.fixture
