@@ -23,11 +23,11 @@ RANKS = [
     {"models"},
     {"export", "reference", "bundle", "stages", "plugin"},
     {"proof", "describe"},
-    {"bench"},
+    {"bench", "compare", "latency.cold"},
     {"sources", "subject", "validate"},
-    {"adopt", "engines", "lrn", "race", "audit", "assemble", "build"},
+    {"adopt", "engines", "lrn", "race", "audit", "inspection", "assemble", "build"},
     {"cli_options"},
-    {"cli_plugin", "cli_proof"},
+    {"cli_plugin", "cli_proof", "cli_report"},
     {"cli"},
 ]
 
