@@ -72,8 +72,9 @@ def _notes(a: Report, b: Report, found: Mapping[str, tuple[str, str]], only: tup
     if a.latency.threads != b.latency.threads:
         yield f"timed on {a.latency.threads} threads in A and {b.latency.threads} in B: latency does not compare"
     for side, latency in (("A", a.latency), ("B", b.latency)):
-        for reason in latency.validity.reasons:
-            yield f"the latency of {side} is not to be trusted: {reason}"
+        if reasons := latency.validity.reasons:
+            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+            yield f"the latency of {side} is not to be trusted: {reasons[0]}{more}"
 
 
 def pairs(a: Report, b: Report, only: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:

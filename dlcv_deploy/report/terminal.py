@@ -79,7 +79,7 @@ def latency_table(measured: LatencyReport) -> str:
 
 def comparison_table(comparison: Comparison) -> str:
     """What became of one report's engines in another: accuracy, latency, size, and what a reader must know."""
-    parts: Parts = [_line(f"A  {comparison.a}"), _line(f"B  {comparison.b}")]
+    parts: Parts = [_line(f"A: {comparison.a}"), _line(f"B: {comparison.b}")]
     parts += [_line(remark) for remark in changes.remarks(comparison)]
     parts += _section(changes.ACCURACY_HEAD, changes.accuracy_rows(comparison), changes.ACCURACY_NOTE)
     parts += _section(changes.LATENCY_HEAD, changes.latency_rows(comparison), changes.LATENCY_NOTE)
