@@ -15,9 +15,10 @@ from .bundle import MANIFEST, Bundle, Manifest, open_bundle, write
 from .digest import digest, sha256
 from .engines import Compiled
 from .errors import ArtifactError
+from .inspection import inconsistent
 from .latency.values import LatencyReport
 from .lrn import Plugin
-from .parity.values import ParityReport
+from .parity.values import Consistency, Drift, ParityReport
 from .proof import PACKAGES
 from .report import document
 from .report.html import page
@@ -42,6 +43,8 @@ class Made:
     compiled: Compiled
     audits: Mapping[str, PrecisionAudit]
     parity: tuple[ParityReport, ...]
+    drift: tuple[Drift, ...]
+    consistency: tuple[Consistency, ...]
     latency: LatencyReport
     times: tuple[StageTime, ...]
 
@@ -167,10 +170,13 @@ def _report(made: Made) -> document.Report:
         stages=made.times,
         peak_memory_bytes=peak_memory_bytes(),
         parity=made.parity,
+        drift=made.drift,
+        consistency=made.consistency,
         latency=made.latency,
         environment=document.environment(PACKAGES),
         quantization=None if table is None else table.study,
         warnings=(
+            *inconsistent(made.consistency),
             *made.subject.notes,
             *(table.warnings() if table is not None else ()),
             *(f"{name} could not be read and was left out" for name in sorted(skipped)),

@@ -66,6 +66,7 @@ def build(as_json: bool, **request: Any) -> None:  # noqa: ANN401
     package.module:NAME), a class or function without arguments. The file is run; weights are never unpickled.
     """
     from .build import build as run
+    from .inspection import inconsistent
     from .progress import terminal
     from .report.document import to_json
     from .report.terminal import table
@@ -77,8 +78,10 @@ def build(as_json: bool, **request: Any) -> None:  # noqa: ANN401
     click.echo(to_json(report) if as_json else table(report))
     say(f"bundle  {bundle.path}\nreport  {bundle.path / 'report.md'}")
     mixed = report.quantization.mixed if report.quantization else None
-    if mixed and not mixed.reached:
-        fail(_NOT_REACHED, 1)
+    failed = [_NOT_REACHED] if mixed and not mixed.reached else []
+    failed += [f"FAILED: {what}; the bundle is written" for what in inconsistent(report.consistency)]
+    if failed:
+        fail("\n".join(failed), 1)
 
 
 @cli.command()

@@ -81,23 +81,8 @@ def equalize(model: ModelProto, factors: Mapping[str, Sequence[float]]) -> dict[
     """
     if not factors:
         return {}
-    graph, ties = model.graph, _Ties(model)
-    by_group: dict[int, float] = {}
-    for tensor, values in factors.items():
-        if tensor not in ties.channels or ties.channels[tensor] != len(values):
-            raise _foreign(f"the network has no layer that gives {tensor!r} with {len(values)} channels")
-        for group, value in zip(ties.groups(tensor), values, strict=True):
-            if not (np.isfinite(value) and value > 0):
-                raise _foreign(f"a channel of {tensor!r} would be divided by {value}")
-            if by_group.setdefault(group, value) != value:
-                raise _foreign(f"a channel of {tensor!r} would be divided by {value} and by {by_group[group]}")
-            if group in ties.fixed and value != 1.0:
-                raise _foreign(f"{tensor!r} reaches an output or an operator that would see the difference")
+    graph, of = model.graph, _Divisors(model, factors).of
     at = index(graph)
-
-    def of(tensor: str) -> Floats:
-        return np.array([by_group.get(g, 1.0) for g in ties.groups(tensor)] if tensor in ties.channels else [1.0])
-
     for node in graph.node:
         if is_op(node, *PRODUCTS) and node.input[1] in at.initializers:
             ins, outs = of(node.input[0]), of(node.output[0])
@@ -107,6 +92,19 @@ def equalize(model: ModelProto, factors: Mapping[str, Sequence[float]]) -> dict[
     drop(graph.initializer, lambda i: i.name not in read)
     repeated = {tensor: of(tensor) for tensor in sorted(taps(graph))}
     return {tensor: by for tensor, by in repeated.items() if (by != 1).any()}
+
+
+def divisors(model: ModelProto, factors: Mapping[str, Sequence[float]]) -> dict[str, Floats]:
+    """What each tensor of a network is divided by where ``factors`` equalize it: (C,) numbers, by tensor.
+
+    Tensors that are left as they are do not occur. Arguments and errors are those of ``equalize``, which changes the
+    network so.
+    """
+    if not factors:
+        return {}
+    made = _Divisors(model, factors)
+    found = {tensor: made.of(tensor) for tensor in made.ties.channels}
+    return {tensor: by for tensor, by in found.items() if (by != 1).any()}
 
 
 def restore(model: ModelProto, factors: Mapping[str, npt.ArrayLike]) -> None:
@@ -140,6 +138,30 @@ def _scale(graph: GraphProto, node: NodeProto, at: Index, ins: Floats, outs: Flo
         bias = at.array(node.input[2]).astype(np.float64) / outs
         graph.initializer.append(initializer(new[1], bias.astype(np.float32)))
         node.input[2] = new[1]
+
+
+class _Divisors:
+    """What channels are divided by: one factor for all that are tied, 1 for those that must stay."""
+
+    def __init__(self, model: ModelProto, factors: Mapping[str, Sequence[float]]) -> None:
+        self.ties = ties = _Ties(model)
+        self._by_group: dict[int, float] = {}
+        for tensor, values in factors.items():
+            if tensor not in ties.channels or ties.channels[tensor] != len(values):
+                raise _foreign(f"the network has no layer that gives {tensor!r} with {len(values)} channels")
+            for group, value in zip(ties.groups(tensor), values, strict=True):
+                if not (np.isfinite(value) and value > 0):
+                    raise _foreign(f"a channel of {tensor!r} would be divided by {value}")
+                if (other := self._by_group.setdefault(group, value)) != value:
+                    raise _foreign(f"a channel of {tensor!r} would be divided by {value} and by {other}")
+                if group in ties.fixed and value != 1.0:
+                    raise _foreign(f"{tensor!r} reaches an output or an operator that would see the difference")
+
+    def of(self, tensor: str) -> Floats:
+        """By channel; a single 1 for a tensor without channels."""
+        if tensor not in self.ties.channels:
+            return np.ones(1)
+        return np.array([self._by_group.get(group, 1.0) for group in self.ties.groups(tensor)])
 
 
 class _Ties:

@@ -190,7 +190,12 @@ class ParityReport:
 
 @dc.dataclass(frozen=True, slots=True)
 class LayerError:
-    """How far one layer's output in a graph is from the fp32 graph's; ``module`` as PyTorch names it, else the node."""
+    """How far one layer's output in a graph is from the fp32 graph's; ``module`` as PyTorch names it, else the node.
+
+    ``op_type`` names all that belongs to the layer ("Conv+Relu"); the network's input, where it is rounded, is "Input".
+    ``sqnr_db`` is infinite where nothing differs and NaN where a value was not finite: JSON has neither, and
+    ``cosine``, 1 or NaN, tells them apart.
+    """
 
     node: str
     module: str
@@ -204,12 +209,14 @@ class Drift:
     """Every layer of a graph beside fp32, in the order of computation, on ``images`` images.
 
     ``outlier`` is the module of the first layer that falls out of line with those before it, empty where none does.
+    ``unmatched`` counts the layers of the fp32 graph that the other has no tensor for.
     """
 
     graph: str
     images: int
     layers: tuple[LayerError, ...]
     outlier: str = ""
+    unmatched: int = 0
 
 
 @dc.dataclass(frozen=True, slots=True)
