@@ -56,7 +56,7 @@ def validate(
     samples = open_samples(data, count=count, skip_bad=skip_bad, classes=classes, progress=progress)
     if gated and samples.labels is None:
         raise SpecError(
-            f"--max-drop needs labelled images, and {samples.source} has no labels",
+            f"--margin and --max-drop need labelled images, and {samples.source} has no labels",
             fix="put a labels.csv (file,label) beside the images, or use an .npz with labels",
         )
     engines = [bundle.engine(name) for name in targets or m.engines]

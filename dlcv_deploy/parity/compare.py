@@ -12,9 +12,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from .statistics import paired_interval as paired_interval
-from .statistics import percent as percent
-
 Scores = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 Classes = npt.NDArray[np.int64]
