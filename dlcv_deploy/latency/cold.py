@@ -23,32 +23,31 @@ from .values import Cold
 if TYPE_CHECKING:
     from ..backends.base import Session
 
-RUNS = 3
+_RUNS = 3
 """Processes of which the medians are given; all read files that the system has at hand."""
 _TIMEOUT_S = 600.0
 
 
-def cold_engine(name: str, engine: Engine, *, runs: int = RUNS) -> Cold:
+def cold_engine(name: str, engine: Engine) -> Cold:
     """An engine from nothing to its first answer: medians of some processes.
 
     Args:
         name: As in the report.
         engine: What is loaded.
-        runs: How many processes.
     """
     told = {"engine": document.plain(dc.replace(engine, files={}))}
-    return _cold(name, "of_engine", told, engine.files, runs)
+    return _cold(name, "of_engine", told, engine.files)
 
 
-def cold_original(name: str, bundle: Path, weights: str | None, model: str | None, *, runs: int = RUNS) -> Cold:
+def cold_original(name: str, bundle: Path, weights: str | None, model: str | None) -> Cold:
     """The PyTorch original of a bundle from nothing to its first answer; see ``proof.original`` for the arguments."""
     told = {"bundle": str(bundle.absolute()), "weights": weights, "model": model}
-    return _cold(name, "of_original", told, {}, runs)
+    return _cold(name, "of_original", told, {})
 
 
-def _cold(name: str, entry: str, request: Mapping[str, object], files: Mapping[str, bytes], runs: int) -> Cold:
+def _cold(name: str, entry: str, request: Mapping[str, object], files: Mapping[str, bytes]) -> Cold:
     found: list[Mapping[str, float | None]] = []
-    for _ in range(runs):
+    for _ in range(_RUNS):
         try:
             answer = isolated(
                 f"{__name__}:{entry}", request, files, what=f"a first run of {name}", timeout_s=_TIMEOUT_S

@@ -281,7 +281,8 @@ def _device_times(
     if call is None:
         return None
     call(feed)
-    found, start = list[Timing](), now()
+    found: list[Timing] = []
+    start = now()
     while len(found) < effort.rounds or (len(found) < _DEVICE_CALLS and now() - start < effort.limit_s / 5):
         found.append(call(feed))
     parts = [(t.h2d_ms, t.compute_ms, t.d2h_ms, t.enqueue_ms, t.h2d_ms + t.compute_ms + t.d2h_ms) for t in found]

@@ -50,7 +50,7 @@ def test_a_build_times_the_engine_beside_the_original(built):
         ("PyTorch fp32", 10),
         ("int8 on onnxruntime", 10),
     ]
-    assert all(0 < r["p50_ms"] <= r["p90_ms"] <= r["p99_ms"] for r in rows)
+    assert all(0 < r["quantiles"][0]["ms"] <= r["quantiles"][-1]["ms"] for r in rows)
 
 
 def test_the_bundle_holds_an_int8_graph(built):
@@ -119,9 +119,36 @@ def test_the_gate_is_an_exit_code(built, run, photos, monkeypatch):
 
 
 def test_bench(built, run):
-    result = run("bench", built[0], "--json")
+    result = run("bench", built[0], "--quick", "--time", "0.1", "--json")
     assert result.code == 0, result.err
     assert {row["batch"] for row in result.value["rows"]} == {1, 10}
+    assert [(r["name"], r["against"], r["batch"]) for r in result.value["ratios"]] == [
+        ("int8 on onnxruntime", "PyTorch fp32", batch) for batch in (1, 10)
+    ]
+    assert result.value["validity"]["facts"]["medians"]
+    assert result.value["cold"] == []
+
+
+def test_bench_starts_processes_of_its_own_for_first_answers(built, run, monkeypatch):
+    from dlcv_deploy.latency import cold
+
+    monkeypatch.setattr(cold, "_RUNS", 1)
+    result = run("bench", built[0], "--batch", "2", "--time", "0", "--within", "50", "--json")
+    assert result.code == 0, result.err
+    assert {row["batch"] for row in result.value["rows"]} == {2}
+    first, engine = result.value["cold"]
+    assert (first["name"], engine["name"]) == ("PyTorch fp32", "int8 on onnxruntime")
+    for found in (first, engine):
+        assert found["not_run"] == ""
+        assert min(found["import_ms"], found["load_ms"], found["first_ms"]) > 0
+        assert found["memory_bytes"] > found["engine_bytes"]
+
+
+@pytest.mark.parametrize("sizes", ["0", "1,x", "", "-1"])
+def test_bench_refuses_what_is_no_batch_size(built, run, sizes):
+    result = run("bench", built[0], f"--batch={sizes}")
+    assert result.code == 2
+    assert "write it as 1,10" in result.err
 
 
 def test_inspect(built, run):

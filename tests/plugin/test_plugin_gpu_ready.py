@@ -17,7 +17,7 @@ from test_plugin_gpu import CUDA, clean, sanitized
 from dlcv_deploy import backends, race
 from dlcv_deploy.backends import _cuda
 from dlcv_deploy.errors import ToolError
-from dlcv_deploy.latency.values import Latency
+from dlcv_deploy.latency.values import Latency, Quantile
 from dlcv_deploy.plugin import device, gpu, interface, toolchain
 from dlcv_deploy.plugin.cases import Case, complaint
 from dlcv_deploy.plugin.formats import FORMATS
@@ -367,7 +367,8 @@ def pretend(monkeypatch, bench):
         for name, session in (("native", native), ("plugin", plugin)):
             for batch in (1,):
                 session.run({session.inputs[0].name: pixels[:batch]})
-                rows.append(Latency(name, batch, 7, 1.0, 2.0, 3.0, 4.0, 5.0))
+                points = tuple(Quantile(p, ms, ms, ms) for p, ms in ((50, 2.0), (90, 3.0), (99, 4.0)))
+                rows.append(Latency(name, batch, 7, 1.0, points, 5.0))
         return tuple(rows)
 
     monkeypatch.setattr(bench.engines, "times", times)

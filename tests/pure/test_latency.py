@@ -5,12 +5,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from dlcv_deploy.backends.base import Timing
 from dlcv_deploy.errors import SpecError, ToolError
-from dlcv_deploy.latency.measure import cores, latency, machine, measure, percentile
-from dlcv_deploy.latency.values import Latency
+from dlcv_deploy.latency.machine import Watch
+from dlcv_deploy.latency.measure import Effort, cores, latency, machine, measure
+from dlcv_deploy.latency.values import DeviceTimes, Latency
+
+ONCE = Effort(limit_s=0, rounds=1)
 
 
 class Clock:
@@ -37,85 +39,80 @@ class Clock:
 def test_blocks_alternate_and_their_first_call_is_not_counted():
     clock = Clock()
     calls = {"a": clock.call("a", 1.0), "b": clock.call("b", 2.0)}
-    times = measure(calls, warmup=1, at_least=4, block_calls=2, block_s=0, budget_s=0, now=clock)
-    assert "".join(clock.log) == "ab" + "aaabbb" + "bbbaaa"
-    assert times == {"a": (1.0,) * 4, "b": (2.0,) * 4}
+    run = measure(calls, Effort(limit_s=0, rounds=2), now=clock)
+    assert "".join(clock.log) == "ab" + "aabb" + "bbaa"
+    assert run.blocks == {"a": [[1.0]] * 2, "b": [[2.0]] * 2}
+    assert run.seconds("b") == [2.0, 2.0]
 
 
 def test_it_is_the_disturbed_call_that_is_left_out():
     clock = Clock()
-    slow_first = clock.call("a", 9.0, 1.0, 2.0, 9.0, 3.0, 4.0)
-    times = measure({"a": slow_first}, warmup=0, at_least=4, block_calls=2, block_s=0, budget_s=0, now=clock)
-    assert times == {"a": (1.0, 2.0, 3.0, 4.0)}
+    slow_first = clock.call("a", 5.0, 9.0, 1.0, 9.0, 2.0)
+    assert measure({"a": slow_first}, Effort(limit_s=0, rounds=2), now=clock).seconds("a") == [1.0, 2.0]
 
 
 def test_a_block_lasts_its_time():
     clock = Clock()
-    calls = {"fast": clock.call("f", 0.25), "slow": clock.call("s", 4.0)}
-    times = measure(calls, warmup=0, at_least=1, block_calls=2, block_s=1.0, budget_s=0, now=clock)
-    assert "".join(clock.log) == "f" * 5 + "s" * 3
-    assert {name: len(t) for name, t in times.items()} == {"fast": 4, "slow": 2}
-
-
-def test_rounds_go_on_until_the_budget_is_spent():
+    calls = {"fast": clock.call("f", 0.03125), "slow": clock.call("s", 4.0)}
+    run = measure(calls, Effort(limit_s=4.0, rounds=1), now=clock)  # 0.1 s: two blocks, ten times, in half of 4 s
+    assert [len(run.blocks[name][0]) for name in ("fast", "slow")] == [4, 1]
     clock = Clock()
-    times = measure(
-        {"a": clock.call("a", 1.0)}, warmup=5, at_least=1, block_calls=1, block_s=0, budget_s=10.0, now=clock
-    )
-    assert len(times["a"]) == 5  # 2 s a round
-    assert clock.time == 15
+    run = measure({"a": clock.call("a", 0.03125)}, Effort(limit_s=0.625, rounds=1), now=clock)
+    assert len(run.blocks["a"][0]) == 1  # 0.03125 s
 
 
-def test_a_slow_network_ends_after_its_fewest_calls():
+def test_warming_up_ends_with_two_blocks_that_are_alike():
     clock = Clock()
-    times = measure(
-        {"a": clock.call("a", 60.0)}, warmup=1, at_least=3, block_calls=1, block_s=1, budget_s=1.0, now=clock
-    )
-    assert len(times["a"]) == 3
+    cold = clock.call("a", *[4.0, 3.0, 2.0, 1.0, 1.01], 1.0)
+    assert measure({"a": cold}, Effort(limit_s=100, rounds=1), now=clock).warm
+    assert len(clock.log) >= 5 + 2
+    clock = Clock()
+    never = clock.call("a", *[float(2**i) for i in range(9)])
+    run = measure({"a": never}, Effort(limit_s=100, rounds=1), now=clock)
+    assert not run.warm  # 1 + 2 + 4 + 8 + 16 s are above a fifth of the limit
+    assert run.blocks["a"][0] == [64.0]
+
+
+def test_rounds_end_when_every_median_is_known():
+    clock, looks = Clock(), []
+    calls = {"a": clock.call("a", 0.5), "b": clock.call("b", 0.25)}
+    run = measure(calls, Effort(limit_s=1000, rounds=7), now=clock, between=lambda: looks.append(clock.time))
+    assert [len(blocks) for blocks in run.blocks.values()] == [7, 7]
+    assert len(looks) == 8  # before the first, and after each
+
+
+def test_one_that_is_not_known_keeps_all_at_it_until_time_is_up():
+    clock = Clock()
+    calls = {"a": clock.call("a", 1.0), "b": clock.call("b", *[1.0, 2.0, 4.0, 8.0, 5.0, 3.0] * 40)}
+    run = measure(calls, Effort(limit_s=200.0, rounds=3), now=clock)
+    assert len(run.blocks["a"]) == len(run.blocks["b"]) > 7
+    assert 200 <= clock.time <= 40 + 8 + 200 + 18  # warm-up, rounds, and the last of each that had begun
+
+
+def test_a_slow_network_ends_after_its_fewest_rounds():
+    clock = Clock()
+    run = measure({"a": clock.call("a", 60.0)}, Effort(limit_s=1.0, rounds=3), now=clock)
+    assert run.seconds("a") == [60.0] * 3
     assert clock.time == 60 * (1 + 3 * 2)
 
 
 def test_the_fraction_done_is_that_of_the_later_end():
     clock, told = Clock(), []
-    measure(
-        {"a": clock.call("a", 1.0)},
-        warmup=0,
-        at_least=4,
-        block_calls=1,
-        block_s=0,
-        budget_s=4.0,
-        now=clock,
-        done=told.append,
-    )
+    measure({"a": clock.call("a", 1.0)}, Effort(limit_s=4.0, rounds=4), now=clock, done=told.append)
     assert told == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_nothing_to_measure_ends():
-    assert measure({}, now=Clock()) == {}
+    assert measure({}, now=Clock()).blocks == {}
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"at_least": 0}, {"block_calls": 0}, {"warmup": -1}, {"budget_s": math.nan}, {"budget_s": math.inf}]
+    "wrong", [{"rounds": 0}, {"within": 0.0}, {"within": math.nan}, {"limit_s": -1.0}, {"limit_s": math.inf}]
 )
 def test_what_measures_nothing_is_refused(wrong):
-    with pytest.raises(SpecError, match="cannot time"):
-        measure({"a": lambda: None}, **wrong)
-
-
-def test_percentiles_are_values_that_were_measured():
-    hundred = tuple(float(v) for v in range(100, 0, -1))
-    assert [percentile(hundred, p) for p in (1, 50, 90, 99, 100)] == [1, 50, 90, 99, 100]
-    twenty = hundred[:20]
-    assert [percentile(twenty, p) for p in (50, 90, 99)] == [90, 98, 100]
-    assert percentile((3.0,), 50) == percentile((3.0,), 99) == 3
-    assert percentile((1.0, 2.0), 50) == 1
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.integers(1, 100))
-def test_a_percentile_is_the_least_that_enough_values_do_not_exceed(values, p):
-    found = percentile(tuple(values), p)
-    assert 100 * sum(v <= found for v in values) >= p * len(values)
-    assert all(100 * sum(v <= other for v in values) < p * len(values) for other in values if other < found)
+    with pytest.raises(SpecError, match="cannot time") as e:
+        Effort(**wrong)
+    assert "finite limit" in e.value.fix
 
 
 class Timed:
@@ -137,46 +134,70 @@ def feeds(batch):
     return {"x": np.zeros((batch, 1))}
 
 
+def timing(sessions, batches=(1,), effort=ONCE, **more):
+    clock = next(session.clock for session in sessions.values() if not isinstance(session, str))
+    return latency(
+        sessions, feeds, batches, effort=effort, now=clock, watch=Watch(read={"/proc/loadavg": "0.00"}.get), **more
+    )
+
+
 def test_a_report_of_three_sessions():
     clock = Clock()
     sessions = {"PyTorch fp32": Timed(clock, 0.5), "int8": Timed(clock, 0.125, most=1), "gpu": "no GPU"}
-    report = latency(sessions, feeds, (1, 2), at_least=10, budget_s=0, now=clock)
-    times = [500.0] * 4
-    assert report.rows == (
-        Latency("PyTorch fp32", 1, 10, *times, 2.0),
-        Latency("int8", 1, 10, 125.0, 125.0, 125.0, 125.0, 8.0),
-        Latency("gpu", 1, not_run="no GPU"),
-        Latency("PyTorch fp32", 2, 10, *(2 * t for t in times), 2.0),
-        Latency("int8", 2, not_run="a batch of 2 is above 1"),
-        Latency("gpu", 2, not_run="no GPU"),
-    )
+    report = timing(sessions, (1, 2), Effort(limit_s=0, rounds=10))
+    about = [(r.name, r.batch, r.calls, r.mean_ms, r.p50_ms, r.images_per_s, r.settled, r.not_run) for r in report.rows]
+    assert about == [
+        ("PyTorch fp32", 1, 10, 500.0, 500.0, 2.0, True, ""),
+        ("int8", 1, 10, 125.0, 125.0, 8.0, True, ""),
+        ("gpu", 1, 0, None, None, None, True, "no GPU"),
+        ("PyTorch fp32", 2, 10, 1000.0, 1000.0, 2.0, True, ""),
+        ("int8", 2, 0, None, None, None, True, "a batch of 2 is above 1"),
+        ("gpu", 2, 0, None, None, None, True, "no GPU"),
+    ]
+    assert report.rows[2] == Latency("gpu", 1, not_run="no GPU")
+    assert [q.p for q in report.rows[0].quantiles] == [50, 90, 95, 99, 99.9, 100]
+    assert report.rows[0].shape == (500.0,) * 10
+    (only,) = report.ratios
+    assert (only.name, only.against, only.batch) == ("int8", "PyTorch fp32", 1)
+    assert (only.ratio, only.low, only.high) == (4.0, 4.0, 4.0)
     assert report.machine == machine()
     assert report.threads == cores() >= 1
+
+
+def test_there_are_no_ratios_where_the_original_does_not_run():
+    clock = Clock()
+    assert timing({"PyTorch fp32": "gone", "a": Timed(clock, 1.0), "b": Timed(clock, 1.0)}).ratios == ()
+
+
+def test_few_rounds_are_not_settled_and_the_run_says_so():
+    report = timing({"a": Timed(Clock(), 1.0)}, effort=Effort(limit_s=0, rounds=3))
+    assert not report.rows[0].settled
+    assert report.rows[0].at(50).high_ms == math.inf
+    assert report.validity.reasons == (
+        "1 of 1 medians are not settled; that of a at batch 1 is of 3 calls, too few to be sure of, "
+        "and 1 % was asked for: measure longer (bench --time)",
+    )
 
 
 def test_the_feed_is_made_once_for_a_batch_size():
     clock, made = Clock(), []
     session = Timed(clock, 1.0)
-    latency({"a": session}, lambda batch: made.append(batch) or feeds(batch), (1, 10), budget_s=0, now=clock)
+    latency({"a": session}, lambda n: made.append(n) or feeds(n), (1, 10), effort=ONCE, now=clock)
     assert made == [1, 10]
     assert len({id(fed) for fed in session.fed}) == 2
 
 
-def test_each_session_is_timed_by_its_own_calls():
-    clock = Clock()
-    report = latency({str(s): Timed(clock, s) for s in (1.0, 2.0, 3.0)}, feeds, (1,), budget_s=0, now=clock)
-    assert [row.p50_ms for row in report.rows] == [1000, 2000, 3000]
+def test_a_device_with_a_clock_is_asked_too():
+    class OnDevice(Timed):
+        told = iter([9.0, 1.0, 5.0, 3.0])
 
+        def run_timed(self, feeds):
+            k = next(self.told)
+            return Timing(k, 10 * k, 100 * k, 7 - k)
 
-def test_mean_and_percentiles_of_uneven_calls():
-    class Uneven(Timed):
-        def run(self, feeds):
-            self.clock.time += 1.0 + len(self.fed) % 6  # in blocks of 1 + 5 calls
-            self.fed.append(feeds)
-
-    clock = Clock()
-    report = latency({"a": Uneven(clock, 0)}, feeds, (3,), warmup=5, at_least=5, budget_s=0, now=clock)
-    assert report.rows == (Latency("a", 3, 5, 4000.0, 4000.0, 6000.0, 6000.0, 0.75),)  # 2, 3, 4, 5 and 6 seconds
+    report = timing({"a": OnDevice(Clock(), 1.0), "b": Timed(Clock(), 1.0)}, effort=Effort(limit_s=0, rounds=3))
+    assert report.rows[0].device == DeviceTimes(3.0, 30.0, 300.0, 4.0, 333.0)  # the first call is not counted
+    assert report.rows[1].device is None
 
 
 def test_other_errors_come_through():
@@ -185,7 +206,7 @@ def test_other_errors_come_through():
             raise ToolError("the runtime died")
 
     with pytest.raises(ToolError, match="the runtime died"):
-        latency({"a": Broken(Clock(), 1)}, feeds, now=Clock())
+        timing({"a": Broken(Clock(), 1)})
 
 
 def test_progress_is_told_a_hundred_a_batch_size():
@@ -196,12 +217,8 @@ def test_progress_is_told_a_hundred_a_batch_size():
         told.append((what, total))
         yield told.append
 
-    clock = Clock()
-    sessions = {"a": Timed(clock, 1.0, most=1)}
-    latency(sessions, feeds, (1, 2), at_least=15, budget_s=0, now=clock, progress=progress)
-    assert told[0] == ("latency", 200)
-    assert [sum(told[1:-1]), told[-1]] == [100, 100]
-    assert len(told) == 1 + 3 + 1 + 1  # three rounds, the end of the first batch size, all of the second
+    timing({"a": Timed(Clock(), 1.0, most=1)}, (1, 2), Effort(limit_s=0, rounds=3), progress=progress)
+    assert told == [("latency", 200), 33, 33, 34, 0, 100]
 
 
 def test_machine_names_the_cpu_and_what_int8_runs_on():

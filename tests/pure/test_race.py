@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, load_model_from_string, numpy_helper
 from dlcv_deploy import backends, race
 from dlcv_deploy.backends.session import CheckedSession
 from dlcv_deploy.errors import ToolError
+from dlcv_deploy.latency.measure import Effort
+from dlcv_deploy.latency.values import Latency, Quantile
 from dlcv_deploy.plugin import reference
 from dlcv_deploy.report.document import Lrn
 from dlcv_deploy.spec import BuildSpec
@@ -24,7 +26,6 @@ from dlcv_deploy.types import (
     Dim,
     Engine,
     ExportedModel,
-    Latency,
     Preprocess,
     TensorSpec,
 )
@@ -34,7 +35,7 @@ PLUGIN = "lrn+pool"
 
 
 def row(name, batch, p50_ms):
-    return Latency(name, batch, 50, p50_ms, p50_ms, p50_ms, p50_ms, 1.0)
+    return Latency(name, batch, 50, p50_ms, (Quantile(50, p50_ms, p50_ms, p50_ms),), 1.0)
 
 
 # --- which is faster
@@ -126,9 +127,9 @@ def test_both_variants_are_timed_in_turn_at_both_batch_sizes(monkeypatch):
 
         return session(answer)
 
-    def quick(*args, at_least, **more):
-        assert at_least == 50
-        return latency(*args, at_least=2, warmup=0, budget_s=0.0, now=lambda: float(next(clock)), **more)
+    def quick(*args, effort, **more):
+        assert effort == Effort(limit_s=5.0)
+        return latency(*args, effort=Effort(limit_s=0, rounds=2), now=lambda: float(next(clock)), **more)
 
     latency = race.latency
     monkeypatch.setattr(race, "latency", quick)
