@@ -40,7 +40,7 @@ def page(report: Report, *, classes: Sequence[str] = ()) -> str:
         (
             el("p", subtitle(report), class_="subtitle"),
             *map(_alarm, banners(report)),
-            trust(report.latency) if report.latency else "",
+            trust(report.latency, most=1) if report.latency else "",
             _warnings(report.warnings),
             el("div", *(card(found, slots) for found in cards_of(report)), class_="cards"),
         ),
@@ -75,7 +75,7 @@ def page_of(
         title,
         (
             *(_alarm(line) for each in parity for line in not_numbers(each)),
-            trust(latency) if latency else "",
+            trust(latency, most=1) if latency else "",
             el("div", *(card(found, slots) for found in cards_for(parity, latency)), class_="cards"),
         ),
         {

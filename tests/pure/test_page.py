@@ -64,7 +64,8 @@ def test_the_first_screen_says_it_all():
         "12 of 10,000 images",
         "8.1x faster (7.96 to 8.25), batch 1 (not trustworthy)",
         "98.9 % in INT8",
-        "NOT TRUSTWORTHY: the governor is powersave",
+        "Latency is NOT TRUSTWORTHY: the governor is powersave",
+        "And 1 more reason: see Latency.",
         "– not run",
         "running needs an NVIDIA GPU",
         "2 images could not be read and were left out",
@@ -185,10 +186,8 @@ def test_classes_have_their_names_where_these_are_known():
 
 def large():
     """A thousand classes and five thousand flips, each with a picture of 4 KB, in two engines."""
-    flips = tuple(
-        Flip(i, f"val/n{i:08}/ILSVRC2012_val_{i:08}.JPEG", i % 1000, i % 1000, (i + 1) % 1000, 0.5, 0.5, "/9j/" + "A" * 4000)
-        for i in range(5000)
-    )  # fmt: skip
+    name, picture = "val/n{0:08}/ILSVRC2012_val_{0:08}.JPEG", "/9j/" + "A" * 4000
+    flips = tuple(Flip(i, name.format(i), i % 1000, i % 1000, (i + 1) % 1000, 0.5, 0.5, picture) for i in range(5000))
     classes = tuple(ClassCount(i, 50, 40, 38, 4, 2) for i in range(1000))
     leg = Leg("int8 on openvino", 76.0, flips=flips, classes=classes, losses=(Loss(1, 0.1, 0, 0.2, 5, 4, 1.0),))
     layers = tuple(LayerError(f"node_{i}", f"layer{i}.conv", "Conv", 30.0, 0.99) for i in range(500))

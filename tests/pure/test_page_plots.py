@@ -122,7 +122,7 @@ def test_a_bar_spans_its_figures():
     text = row_chart(
         "t", [Row("a", "", (Bar(0, 10, "s1"),)), Row("b", "", (Bar(5, 10, "s1"), Bar(3, 3, "s1")))], "x", zero=True
     )
-    bars = [a for a in Page(text).all("rect")]
+    bars = Page(text).all("rect")
     (x, wide), (half_x, half) = ((float(a["x"]), float(a["width"])) for a in bars)
     assert x == 10
     assert half == pytest.approx(wide / 2, abs=0.1)

@@ -6,7 +6,7 @@ import dataclasses as dc
 from collections.abc import Mapping, Sequence
 
 from ...latency.values import LatencyReport
-from ...parity.values import Leg, ParityReport
+from ...parity.values import Leg, ParityReport, Verdict
 from ..document import REFERENCE, Report, engine_name
 from ..engines import engine_size
 from ..latency import ratio_words, speed
@@ -77,11 +77,18 @@ def card(found: Card, slots: Mapping[str, str]) -> Html:
         rules = [Rule(0.0, "0"), Rule(margin, f"margin {margin:g}")]
         parts.append(row_chart("The loss beside the margin", [row], "points of top-1 lost", rules=rules, compact=True))
         if verdict:
-            parts.append(
-                el("p", f"{verdict_words(verdict).capitalize()} on {plural(parity.images, 'image')}.", class_="dim")
-            )
+            parts.append(el("p", _proof(verdict, parity.images), class_="dim"))
     parts.append(facts(_figures(found)))
     return el("article", *parts, class_=f"card {kind}")
+
+
+def _proof(verdict: Verdict, images: int) -> str:
+    """What so many images prove, the least that they could, and what it takes to prove the margin."""
+    said = verdict_words(verdict)
+    return (
+        f"{said[0].upper()}{said[1:]} on {plural(images, 'image')}. So many can rule out a loss of"
+        f" {number(verdict.provable)} points; {number(verdict.margin)} takes {verdict.images_needed:,}."
+    )
 
 
 def _badge(found: Card) -> tuple[str, str]:

@@ -9,8 +9,8 @@ from typing import TypeVar
 from ...latency.values import Cold, Latency, LatencyReport, Part
 from .. import latency as said
 from ..document import REFERENCE
-from ..words import milliseconds, number
-from .markup import Html, el, figure, figures, join, more, note, table
+from ..words import milliseconds, number, one_line, plural, sentence
+from .markup import Html, bullets, el, figure, figures, join, more, note, table
 from .plots import Bar, Interval, Row, Rule, Series, Spread, line_chart, row_chart, slot
 
 T = TypeVar("T")
@@ -40,10 +40,15 @@ def latency_part(latency: LatencyReport, slots: Mapping[str, str]) -> Html:
     return join(parts)
 
 
-def trust(latency: LatencyReport) -> Html:
-    """A banner where the times cannot be trusted."""
-    found = said.distrust(latency)
-    return el("p", found, class_="banner warn", role="note") if found else Html("")
+def trust(latency: LatencyReport, *, most: int = 0) -> Html:
+    """A banner where the times cannot be trusted, with all reasons, or ``most`` of them."""
+    reasons = latency.validity.reasons
+    if not reasons:
+        return Html("")
+    shown = [sentence(one_line(reason)) for reason in (reasons[:most] if most else reasons)]
+    if left := len(reasons) - len(shown):
+        shown.append(f"And {plural(left, 'more reason')}: see Latency.")
+    return el("div", "Latency is NOT TRUSTWORTHY:", bullets(shown), class_="banner warn", role="note")
 
 
 def _distribution(latency: LatencyReport, batch: int, slots: Mapping[str, str]) -> Html:

@@ -52,6 +52,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Child]], *, label: str, t
     return el("div", whole, class_="scroll", role="region", aria_label=label, tabindex="0")
 
 
+def filled(head: Sequence[str], rows: Sequence[Sequence[str]], blank: str) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns in which every row that has them is blank."""
+    whole = [row for row in rows if len(row) == len(head)]
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] != blank for row in whole)]
+    return [head[i] for i in kept], [[row[i] for i in kept] if len(row) == len(head) else [*row] for row in rows]
+
+
 def _row(row: Sequence[Child], columns: int, text: int) -> Html:
     cells = [el("th", row[0], scope="row", class_="short" if len(row[0] or "") <= _SHORT else None)]
     for i, cell in enumerate(row[1:], 1):

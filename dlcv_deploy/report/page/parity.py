@@ -10,8 +10,8 @@ from ...parity.values import ClassCount, Consistency, Drift, Flip, Leg, Loss, Pa
 from .. import flips, layers
 from .. import parity as said
 from ..document import REFERENCE
-from ..words import number, plural
-from .markup import Child, Html, bullets, el, figure, figures, join, more, note, table
+from ..words import ABSENT, number, plural
+from .markup import Child, Html, bullets, el, figure, figures, filled, join, more, note, table
 from .plots import Bar, Interval, Row, Rule, Series, line_chart, row_chart
 
 CLASSES_SHOWN = 12
@@ -52,7 +52,7 @@ def _one(parity: ParityReport, slots: Mapping[str, str], classes: Sequence[str],
             el("h3", said.parity_title(parity)),
             el("p", said.parity_note(parity)) if said.parity_note(parity) else "",
             figures(_waterfall(parity, legs, slots), _flip_steps(parity, legs, slots), loss_figure(parity, slots)),
-            table(said.PARITY_HEAD, said.parity_rows(parity), label="parity"),
+            table(*filled(said.PARITY_HEAD, said.parity_rows(parity), ABSENT), label="parity"),
             note(said.PARITY_NOTE),
             _verdicts(parity),
             more(
@@ -81,8 +81,13 @@ def _waterfall(parity: ParityReport, legs: Sequence[Leg], slots: Mapping[str, st
         marks = (Bar(before, leg.top1, kind), Interval(*(leg.top1,) * 3, slots.get(leg.name, "s0")))
         rows.append(Row(leg.name, f"{number(leg.top1)} %, {signed(change)}", marks))
     drawn = row_chart("Top-1 accuracy, step by step", rows, "top-1 accuracy, %", rules=[Rule(parity.top1)])
-    steps = table(said.STEP_HEAD, said.step_rows(parity), label="steps", text=2)
-    return figure("Where accuracy is lost", drawn, more("Table", steps, note(said.STEP_NOTE)))
+    return figure("Where accuracy is lost", drawn, more("Table", _steps(parity)))
+
+
+def _steps(parity: ParityReport) -> Html:
+    """Every step with its flips, cosine and SQNR."""
+    rows = table(*filled(said.STEP_HEAD, said.step_rows(parity), ABSENT), label="steps", text=2)
+    return join((rows, note(said.STEP_NOTE))) if rows else rows
 
 
 def _flip_steps(parity: ParityReport, legs: Sequence[Leg], slots: Mapping[str, str]) -> Html:
@@ -94,7 +99,7 @@ def _flip_steps(parity: ParityReport, legs: Sequence[Leg], slots: Mapping[str, s
     of = f"flipped of {plural(parity.images, 'image')}"
     drawn = row_chart("Images that changed class", rows, of, zero=True, whole=True)
     kinds = table(flips.KIND_HEAD, flips.kind_rows(parity), label="kinds of flips", text=2)
-    return figure("Flips from the original, leg by leg", drawn, more("Table", kinds, note(flips.MARGIN_NOTE)))
+    return figure("Flips from the original, leg by leg", drawn, more("Table", _steps(parity), kinds))
 
 
 def signed(value: float) -> str:
