@@ -18,7 +18,9 @@ from .errors import ArtifactError
 from .inspection import inconsistent
 from .latency.values import LatencyReport
 from .lrn import Plugin
+from .parity.contract import steps
 from .parity.values import Consistency, Drift, ParityReport
+from .pixels import golden
 from .proof import PACKAGES
 from .report import document
 from .report.html import page
@@ -96,6 +98,7 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
         tool_version=__version__,
         factory=made.subject.network.factory if made.subject.network.code_sha256 else "",
         code_sha256=made.subject.network.code_sha256,
+        contract=steps(made.subject.preprocess),
     )
     report = _report(made)
     files = {
@@ -105,6 +108,8 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
         "report.md": markdown(report).encode(),
         "report.html": page(report, classes=made.subject.classes).encode(),
     }
+    with made.subject.reference(model) as reference:
+        files |= golden(reference, made.subject.preprocess)
     if made.table is not None:
         files["calibration.json"] = made.table.to_json().encode()
     return write(spec.path(), manifest, made.compiled.engines, files, replace=spec.force), report

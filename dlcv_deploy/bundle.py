@@ -5,6 +5,7 @@
               <backend>/...      the engine files, as the vendor's own tools read them
               labels.txt         one class a line
               calibration.json   the table, for INT8
+              golden/            images, the inputs they become, and the original's logits for these
               report.json, report.md, report.html
 
 A file that an engine shares with the bundle (ONNX Runtime runs ``model.onnx`` itself) or with another engine (the
@@ -24,7 +25,7 @@ from .digest import sha256, sha256_file
 from .errors import ArtifactError, SpecError
 from .types import Dim, Engine, ExportedModel, PluginNeed, Precision, Preprocess, TensorSpec
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 SUFFIX = ".dlcv"
 
@@ -38,7 +39,8 @@ class Manifest:
 
     ``engines`` maps a backend to its target, version, notes, batch sizes and files: the name for the vendor, and the
     path in the bundle. An engine that calls a plugin has an entry ``plugin`` besides, the fields of ``PluginNeed``.
-    ``build_key`` names the inputs of the build: two bundles with one key hold the same thing.
+    ``build_key`` names the inputs of the build: two bundles with one key hold the same thing. ``contract`` are the
+    steps from an image to an input, in words, which the files in ``golden/`` show.
     """
 
     model: str
@@ -58,6 +60,7 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]] = dc.field(default_factory=dict)
     factory: str = ""
     code_sha256: str = ""
+    contract: tuple[str, ...] = ()
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -187,6 +190,9 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     values["preprocess"] = Preprocess(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])})
     for side in ("inputs", "outputs"):
         values[side] = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values[side])
+    if not isinstance(values["contract"], list) or not all(isinstance(step, str) for step in values["contract"]):
+        raise TypeError(f"contract is {values['contract']!r:.60}")
+    values["contract"] = tuple(values["contract"])
     for engine in values["engines"].values():
         _plugin(engine)  # damaged, if it raises
     return Manifest(**values)

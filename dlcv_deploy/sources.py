@@ -56,7 +56,7 @@ class Sources:
         if spec.precision == "int8":
             samples, table, rest = _calibration(spec, pre, weights_sha256, classes, many, progress)
         if spec.data is not None:
-            data = open_samples(spec.data, skip_bad=spec.skip_bad, classes=classes, progress=progress)
+            data = open_samples(spec.data, skip_bad=spec.skip_bad, classes=classes, truth=spec.truth, progress=progress)
             return cls(samples, table, ((1, data), (10, data)))
         measured = rest if rest is not None and len(rest) >= FEWEST else drawn(many, pre.size)
         return cls(samples, table, ((1, first(measured, many)), (10, first(measured, few))))

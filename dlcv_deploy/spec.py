@@ -24,9 +24,9 @@ class BuildSpec:
     """One build. ``None`` and empty fields leave the choice to the catalogue, or to what this machine has.
 
     ``weights`` is a file, the name of a set in the catalogue, or "random"; ``bgr`` says that a file's weights take BGR;
-    ``calib`` is a folder, an .npz, a table or "random"; ``data`` labelled images to measure parity on; ``outputs`` the
-    tensors to answer with, logits first; ``sm`` GPU architectures as 89 for SM 8.9; ``lrn`` is one of ``LRN``, and
-    ``lrn_library`` the plugin's library, where it is not to be built.
+    ``calib`` is a folder, an .npz, a table or "random"; ``data`` labelled images to measure parity on, ``truth`` a file
+    with their labels; ``outputs`` the tensors to answer with, logits first; ``sm`` GPU architectures as 89 for SM 8.9;
+    ``lrn`` is one of ``LRN``, and ``lrn_library`` the plugin's library, where it is not to be built.
 
     ``quality`` is how INT8 is calibrated ("default" where nothing is said), ``method`` and ``switches`` change its
     method for ranges and its corrections: see ``calibration.recipe``. ``tournament``, ``robustness`` and ``max_drop``
@@ -57,6 +57,7 @@ class BuildSpec:
     robustness: int | None = None
     max_drop: float | None = None
     data: str | None = None
+    truth: Path | None = None
     outputs: tuple[str, ...] = ("logits",)
     targets: tuple[str, ...] = ("auto",)
     sm: tuple[int, ...] = ()
@@ -80,6 +81,8 @@ class BuildSpec:
                 f"{self.calibration_words()} is for INT8, and this build is {self.precision}",
                 fix="add --int8, or leave it out",
             )
+        if self.truth is not None and self.data is None:
+            raise SpecError("--truth labels the images of --data, and none are named", fix="add --data DIR")
         if self.calib_count < 1:
             raise SpecError(f"cannot calibrate on {self.calib_count} images", fix="--calib-count 1 or more")
         if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):

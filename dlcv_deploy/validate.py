@@ -31,6 +31,7 @@ def validate(
     average: Average = "softmax",
     margin: float = 0.5,
     count: int | None = None,
+    truth: Path | None = None,
     weights: str | None = None,
     model: str | None = None,
     targets: tuple[str, ...] = (),
@@ -53,7 +54,7 @@ def validate(
     bundle = open_bundle(path)
     m = bundle.manifest
     classes = tuple(bundle.read("labels.txt").decode().splitlines())
-    samples = open_samples(data, count=count, skip_bad=skip_bad, classes=classes, progress=progress)
+    samples = open_samples(data, count=count, skip_bad=skip_bad, classes=classes, truth=truth, progress=progress)
     if gated and samples.labels is None:
         raise SpecError(
             f"--margin and --max-drop need labelled images, and {samples.source} has no labels",

@@ -22,6 +22,7 @@ MANIFEST = Manifest(
     engines={},
     build_key="k",
     tool_version="0.1.0",
+    contract=("decode", "scale"),
 )
 ENGINES = (
     Engine("onnxruntime", "CPU", "1.31", {"model.onnx": b"graph"}),
@@ -95,7 +96,7 @@ def test_a_folder_without_manifest_is_no_bundle(bundle, tmp_path):
         open_bundle(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 2}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 3}', "null"])
 def test_a_damaged_manifest_is_said_to_be(bundle, text):
     (bundle.path / "manifest.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
@@ -105,7 +106,16 @@ def test_a_damaged_manifest_is_said_to_be(bundle, text):
 def test_another_schema_is_refused_by_number(bundle):
     document = json.loads((bundle.path / "manifest.json").read_text())
     (bundle.path / "manifest.json").write_text(json.dumps({**document, "schema": 99}))
-    with pytest.raises(ArtifactError, match="schema 99, not 2"):
+    with pytest.raises(ArtifactError, match="schema 99, not 3"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("value", [None, "x", [1], {}])
+def test_a_contract_that_is_no_list_of_steps_is_a_damaged_manifest(bundle, value):
+    assert open_bundle(bundle.path).manifest.contract == MANIFEST.contract != ()
+    document = json.loads((bundle.path / "manifest.json").read_text())
+    (bundle.path / "manifest.json").write_text(json.dumps({**document, "contract": value}))
+    with pytest.raises(ArtifactError, match=r"manifest\.json is damaged \(contract is"):
         open_bundle(bundle.path)
 
 
@@ -154,7 +164,7 @@ def test_what_an_engine_needs_comes_back(with_plugin):
 
 def test_the_manifest_says_what_is_needed_and_only_where_it_is(with_plugin, bundle):
     document = json.loads((with_plugin.path / "manifest.json").read_text())
-    assert document["schema"] == 2  # what reads this version's bundles reads those of before, too
+    assert document["schema"] == 3
     assert document["engines"]["tensorrt_rtx"]["plugin"] == {
         "file": LIBRARY,
         "sha256": sha256(b"library"),

@@ -1,9 +1,10 @@
 """Canvas, crops and numbers are those of torchvision's transforms on Pillow's images.
 
-``golden/torchvision.json`` was made once by torchvision 0.29.1 with Pillow 13.0 and torch 2.13 on a CPU: for each size an
-image drawn as below; Resize(canvas) and CenterCrop(canvas) of it, or Pad by half of what the canvas is larger where the fit is "pad"; the
-SHA-256 of that and of the ten crops of TenCrop(size), both as uint8, row by row; the first six pixels in the middle row
-of CenterCrop(size) of the canvas; and thirteen values, by their place, of ToTensor and Normalize of that crop.
+``golden/torchvision.json`` was made once by torchvision 0.29.1 with Pillow 13.0 and torch 2.13 on a CPU: for each size
+an image drawn as below; Resize(canvas) and CenterCrop(canvas) of it, or Pad by half of what the canvas is larger where
+the fit is "pad"; the SHA-256 of that and of the ten crops of TenCrop(size), both as uint8, row by row; the first six
+pixels in the middle row of CenterCrop(size) of the canvas; and some values, by their place, of ToTensor and Normalize
+of that crop.
 """
 
 import json
