@@ -37,7 +37,7 @@ class Score:
     @property
     def flipped_percent(self) -> float | None:
         """The share of images that got another class."""
-        return None if self.flips is None else 100 * self.flips / self.images
+        return None if self.flips is None or not self.images else 100 * self.flips / self.images
 
 
 Measure = Literal["top-1", "flips"]

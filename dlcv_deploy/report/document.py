@@ -14,13 +14,7 @@ from ..errors import ArtifactError, SpecError
 from ..latency.values import Latency, LatencyReport
 from ..parity.values import Consistency, Drift, ParityReport
 from ..study import QuantizationStudy
-from ..types import (
-    LeftAlone,
-    Precision,
-    PrecisionAudit,
-    Preprocess,
-    StageTime,
-)
+from ..types import LeftAlone, Precision, PrecisionAudit, Preprocess, StageTime
 
 SCHEMA = 2
 REFERENCE = "PyTorch fp32"
@@ -144,13 +138,18 @@ def environment(packages: tuple[str, ...]) -> Environment:
 
 
 def plain(value: object) -> Any:  # noqa: ANN401
-    """A value as JSON knows it: dataclasses as objects, tuples as arrays, NaN and infinities as null."""
+    """A value as JSON knows it: dataclasses as objects, tuples as arrays, NaN and infinities as null.
+
+    Bytes of a file's name that are no UTF-8, which Python keeps as lone surrogates, become escapes.
+    """
     if dc.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dc.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {plain(str(key)): plain(part) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
         return [plain(part) for part in value]
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -163,7 +162,7 @@ def to_json(report: Report) -> str:
 
 
 def from_json(text: str) -> Report:
-    """The report that ``to_json`` wrote, in this version or one before; a null where a number must be reads as NaN.
+    """The report that ``to_json`` wrote; a null where a number must be reads as NaN.
 
     Raises:
         ArtifactError: not JSON, another schema version, or a field that is missing, unknown or of another type.

@@ -70,5 +70,5 @@ def audit_lines(engine: CompiledEngine) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _percent(layer: NotInt8, audit: PrecisionAudit) -> float:
-    return 100 * layer.multiply_adds / audit.total_multiply_adds
+def _percent(layer: NotInt8, audit: PrecisionAudit) -> float | None:
+    return 100 * layer.multiply_adds / audit.total_multiply_adds if audit.total_multiply_adds else None

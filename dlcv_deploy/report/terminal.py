@@ -208,9 +208,15 @@ def _rendered(parts: Sequence[RenderableType]) -> str:
     from rich.console import Console
 
     live = sys.stdout.isatty()
-    width = max(NARROWEST, shutil.get_terminal_size().columns) if live else WIDTH
+    size = shutil.get_terminal_size()
     screen = Console(
-        file=io.StringIO(), width=width, force_terminal=live, markup=False, highlight=False, emoji=False
+        file=io.StringIO(),
+        width=max(NARROWEST, size.columns) if live else WIDTH,
+        height=size.lines,
+        force_terminal=live,
+        markup=False,
+        highlight=False,
+        emoji=False,
     )  # NO_COLOR and TERM are rich's to read
     with screen.capture() as found:
         for part in parts:

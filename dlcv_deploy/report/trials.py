@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..study import LayerDamage, Mixed, Point, QuantizationStudy, Robustness, Score, Tournament
-from .words import ABSENT, layer_name, number, plural, significant
+from .words import ABSENT, layer_name, number, plural, significant, tally
 
 TOURNAMENT_HEAD = ("candidate", "SQNR dB", "error", "divergence", "flips", "top-1 %", "drop")
 LAYER_HEAD = ("layer", "SQNR dB", "divergence", "flips", "multiply-adds")
@@ -38,6 +38,8 @@ def tournament_note(tournament: Tournament) -> str:
 def robustness_line(robustness: Robustness) -> str:
     """What several calibrations on random images had in common."""
     sound = [score for score in robustness.scores if not score.failed]
+    if any(score.flips is None or score.divergence is None for score in sound) or not sound:
+        return f"None of {plural(len(robustness.scores), 'random draw')} could be calibrated on."
     low, median, high = robustness.flips
     mean, deviation = robustness.divergence
     worst = ", ".join(f"{spread.tensor} {number(spread.percent, 1)} %" for spread in robustness.worst[:3])
@@ -76,13 +78,18 @@ def curve_rows(mixed: Mixed, most: int = POINTS_SHOWN) -> tuple[tuple[str, ...],
     for point in mixed.curve:
         sqnr = point.score.sqnr_db
         level = -math.inf if sqnr is None or math.isnan(sqnr) else sqnr
-        if level > highest or point == mixed.chosen:
+        if level > highest or _is_chosen(point, mixed):
             front.append(point)
         highest = max(highest, level)
     step = max(1, -(-(len(front) - 1) // (most - 2)))
-    kept = {*range(0, len(front), step), len(front) - 1, front.index(mixed.chosen)}
+    kept = {*range(0, len(front), step), *(at for at, point in enumerate(front) if _is_chosen(point, mixed))}
+    kept |= {len(front) - 1} if front else set()
     head = curve_head(mixed)
     return tuple(_point(front[at], mixed, len(head)) for at in sorted(kept))
+
+
+def _is_chosen(point: Point, mixed: Mixed) -> bool:
+    return repr(point) == repr(mixed.chosen)  # NaN is not equal to NaN
 
 
 def mixed_line(mixed: Mixed) -> str:
@@ -94,8 +101,10 @@ def mixed_line(mixed: Mixed) -> str:
     elif mixed.measure == "top-1":
         lost = f"loses {number(score.drop)} points of top-1 on {images} (95 % {_interval(score)})"
     else:
-        lost = f"flips {score.flips:,} of {images} ({number(score.flipped_percent)} %)"
-    asked = f"{mixed.max_drop:g} " + ("points" if mixed.measure == "top-1" else "% flipped, for there are no labels")
+        lost = f"flips {tally(score.flips)} of {images} ({number(score.flipped_percent)} %)"
+    asked = f"{significant(mixed.max_drop, 6)} " + (
+        "points" if mixed.measure == "top-1" else "% flipped, for there are no labels"
+    )
     left = f"{plural(len(mixed.chosen.float_nodes), 'layer')} in floating point"
     if mixed.reached:
         return f"{share} % of the multiply-adds in INT8, {left}: {lost}; asked was at most {asked}."
@@ -116,7 +125,7 @@ def _candidate(score: Score, *, kept: bool) -> tuple[str, ...]:
         _decibels(score),
         number(score.sqnr_error_db),
         significant(score.divergence),
-        f"{score.flips:,}",
+        tally(score.flips),
         number(score.top1),
         number(score.drop),
     )
@@ -127,14 +136,14 @@ def _layer(layer: LayerDamage) -> tuple[str, ...]:
     name = layer_name(layer.module, layer.node)
     if problem := _problem(score):
         return name, problem
-    return name, _decibels(score), significant(score.divergence), f"{score.flips:,}", f"{layer.multiply_adds:,}"
+    return name, _decibels(score), significant(score.divergence), tally(score.flips), f"{layer.multiply_adds:,}"
 
 
 def _point(point: Point, mixed: Mixed, cells: int) -> tuple[str, ...]:
     score = point.score
     first = point.float_modules[:3]
     name = ", ".join(first) + (f" and {len(point.float_modules) - 3} more" if point.float_modules[3:] else "")
-    name = ("kept: " if mixed.reached and point == mixed.chosen else "") + (name or "nothing")
+    name = ("kept: " if mixed.reached and _is_chosen(point, mixed) else "") + (name or "nothing")
     if problem := _problem(score):
         return name, problem
     lost = score.drop if mixed.measure == "top-1" else score.flipped_percent
@@ -142,7 +151,7 @@ def _point(point: Point, mixed: Mixed, cells: int) -> tuple[str, ...]:
         name,
         number(100 * point.share_int8),
         number(lost),
-        f"{score.flips:,}",
+        tally(score.flips),
         _decibels(score),
         significant(score.divergence),
         number(point.latency_ms, 3),

@@ -64,6 +64,11 @@ def size(count: int | None) -> str:
     return plural(count, "byte")
 
 
+def tally(count: int | None) -> str:
+    """A count; "-" where nothing was counted."""
+    return ABSENT if count is None else f"{count:,}"
+
+
 def plural(count: int, what: str) -> str:
     """A count and its noun."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

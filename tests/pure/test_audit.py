@@ -191,7 +191,7 @@ def test_an_engine_says_in_what_the_rest_is_computed(tmp_path):
 
 
 def report(*audits):
-    from test_report import full
+    from helpers.reports import full
 
     engines = tuple(dc.replace(full().engines[0], backend=a.engine if a else "mute", audit=a) for a in audits)
     return dc.replace(full(), engines=engines)
