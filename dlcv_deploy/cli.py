@@ -46,6 +46,7 @@ def cli() -> None:
 @calib_options
 @click.option("--data", help="Images to measure parity on: DIR, FILE.npz or 'cifar10'.")
 @click.option("--target", "targets", multiple=True, default=("auto",), show_default=True, help="Backend; repeatable.")
+@click.option("--truth", type=FILE, help="Labels of the images in DIR: labels.csv, val.txt, ImageNet's ground truth.")
 @click.option("--sm", callback=architectures, metavar="LIST", help="GPU architectures for TensorRT-RTX, as 86,89,120.")
 @click.option(
     "--lrn",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .cli_options import BUNDLE, as_json, moved, only, say, show, sizes, talking
+from .cli_options import BUNDLE, FILE, as_json, moved, only, say, show, sizes, talking
 from .cli_report import html_option, write_page
 
 NOT_SHOWN = 6
@@ -22,7 +22,16 @@ _OUTCOMES = {
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
-@click.option("--data", required=True, help="DIR, FILE.npz or 'cifar10' (its 10,000 test images).")
+@click.option("--data", help="DIR, FILE.npz or 'cifar10' (its 10,000 test images).")
+@click.option("--truth", type=FILE, help="Labels of the images in DIR: labels.csv, val.txt, ImageNet's ground truth.")
+@click.option(
+    "--pixels",
+    type=FILE,
+    metavar="FILE.npy",
+    help="Hold your own pipeline's tensors, float32 N x 3 x S x S, against the preprocessing of BUNDLE: for its golden"
+    " images, or one centre crop of each image of --data. Exits with 1 where they are not the same.",
+)
+@click.option("--list", "listed", is_flag=True, help="Print the images that --pixels takes, in their order.")
 @click.option("--crops", type=click.Choice(["1", "10"]), default="10", show_default=True, help="Crops an image.")
 @click.option(
     "--average",
@@ -58,9 +67,21 @@ def validate(
     html: Path | None,
     as_json: bool,
     **request: Any,  # noqa: ANN401
+    pixels: Path | None,
+    listed: bool,
 ) -> None:
     """Hold the engines of BUNDLE against the PyTorch original, on the same pixels."""
     from .parity.gate import failures, judge, sentences
+    if listed or pixels is not None:
+        if margin is not None or max_drop is not None or html is not None:
+            raise click.UsageError("'--pixels' and '--list' go without '--margin', '--max-drop' and '--html'.")
+        if listed:
+            _list(bundle, as_json=as_json, **request)
+        elif pixels is not None:
+            _pixels(bundle, pixels, as_json=as_json, **request)
+        return
+    if request["data"] is None:
+        raise click.UsageError("Missing option '--data', the images to answer; or '--pixels', a tensor to check.")
     from .progress import terminal
     from .report.document import plain
     from .report.terminal import parity_table
@@ -90,6 +111,30 @@ def validate(
 
 
 @click.command()
+def _pixels(bundle: Path, pixels: Path, *, as_json: bool, average: str, **request: Any) -> None:  # noqa: ANN401
+    """Hold a tensor against the preprocessing contract."""
+    from .pixels import compare_pixels
+    from .progress import terminal
+    from .report.document import plain
+    from .report.pixels import pixels_text
+
+    with talking():
+        report = compare_pixels(bundle, pixels=pixels, progress=terminal, **request)
+    show({**plain(report), "passed": report.passed}, pixels_text(report), as_json=as_json)
+    if not report.passed:
+        sys.exit(1)
+
+
+def _list(
+    bundle: Path, *, as_json: bool, data: str | None, count: int | None, skip_bad: bool, **unused: object
+) -> None:
+    """Print the names of images."""
+    from .pixels import names
+
+    found = names(bundle, data, count, skip_bad=skip_bad)
+    show(found, "\n".join(found), as_json=as_json)
+
+
 @click.argument("bundle", type=BUNDLE)
 @click.option(
     "--batch", "batches", callback=sizes, default="1,10", show_default=True, metavar="N,...", help="Batch sizes."
