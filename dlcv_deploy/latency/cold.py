@@ -87,7 +87,7 @@ def of_original(
 def _first(load: Callable[[], Session]) -> dict[str, float | None]:
     """Times and memory of loading a session and calling it once, on zeros; imports of the runtime apart."""
     imports = _Imports()
-    optional.module = imports  # type: ignore[assignment]  # this process does nothing else
+    optional.module = imports
     start = time.perf_counter()
     with load() as session:
         ready = time.perf_counter()
