@@ -230,6 +230,12 @@ def test_what_times_are_compared_on(machine, threads, fields, basis):
     assert bool(found) == (basis == "none")
 
 
+def test_a_pytorch_of_unknown_version_is_not_the_same():
+    times = [times_of(name, torch_1=10.0, openvino_1=2.0) for name in ("a CPU", "another")]
+    a, b = (report_of(latency=side, torch=None) for side in times)
+    assert between(a, b, ("A", "B")).latency[0].basis == "none"
+
+
 def test_without_pytorchs_row_milliseconds_are_compared_on_one_machine():
     assert row_of(times_of(openvino_1=2.0), times_of(torch_1=9.0, openvino_1=3.0)).basis == "milliseconds"
     assert row_of(times_of(openvino_1=2.0), times_of("another", torch_1=9.0, openvino_1=3.0)).basis == "none"
