@@ -68,12 +68,19 @@ def _tool(find):
     return missing
 
 
+def _chromium():
+    from helpers.chromium import find_chromium
+
+    return "" if find_chromium() else "not installed"
+
+
 CAPABILITIES = {
     **{name: _backend(name) for name in backends.names()},
     **{name: _package(name) for name in ("torch", "mypy")},
     **{name: _data(name) for name in ("cifar10", "imagenet224", "checkpoints")},
     "gpu": _cuda.no_gpu,
     "nvcc": _tool(toolchain.find_nvcc),
+    "chromium": _chromium,
     "gxx": _tool(toolchain.find_cxx),
     "cmake": _tool(toolchain.find_cmake),
     "cuobjdump": _tool(sass.find_disassembler),
