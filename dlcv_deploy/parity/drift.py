@@ -16,8 +16,6 @@ spoilt every layer after it, so that what is typical there says nothing."""
 OUT_OF_LINE_DB = 10.0
 """A layer with ten times the noise that is expected of it is out of line, and one with less is not. The layers of the
 bundled INT8 networks stay below 4 dB on their own images and below 9 on drawn ones."""
-DEVIATIONS = 6.0
-"""And it must be further above the median of all layers than so many median absolute deviations."""
 
 
 @dc.dataclass(frozen=True, slots=True)
@@ -75,9 +73,8 @@ def outlier(errors: Sequence[TensorError], reads: Sequence[Sequence[int]]) -> in
 
     SQNR falls with depth, so a layer is held against what it reads. Expected of it is the noise of the worst of its
     inputs, and what a layer of this network typically adds: the median over the layers that add any, at most
-    ``TYPICAL``. Both are shares of the power of the tensor they are in. Its excess is its noise over that, in dB. Out
-    of line is what exceeds ``OUT_OF_LINE_DB``, and the median of all excesses by ``DEVIATIONS`` times their median
-    absolute deviation. A layer that gives NaN or infinity where the exact values are finite is out of line in any case.
+    ``TYPICAL``. Both are shares of the power of the tensor they are in. Out of line is a layer whose noise is over that
+    by more than ``OUT_OF_LINE_DB``, or that gives NaN or infinity where the exact values are finite.
 
     So a scale that is 8 times too small, which cuts off most of a tensor, is named wherever it stands. One that is 8
     times too large has 64 times the rounding noise: deep in a network that may be no more than what has gathered there
@@ -92,12 +89,14 @@ def outlier(errors: Sequence[TensorError], reads: Sequence[Sequence[int]]) -> in
     added = [share - before for share, before in zip(shares, inputs, strict=True)]
     own = [noise for noise in added if 0 < noise < math.inf]
     typical = min(float(np.median(own)), TYPICAL) if own else TYPICAL
-    excess = [_excess_db(error, before + typical) for error, before in zip(errors, inputs, strict=True)]
-    finite = [x for x in excess if math.isfinite(x)]
-    middle = float(np.median(finite)) if finite else 0.0
-    spread = float(np.median(np.abs(np.subtract(finite, middle)))) if finite else 0.0
-    limit = max(OUT_OF_LINE_DB, middle + DEVIATIONS * spread)
-    return next((place for place, x in enumerate(excess) if x > limit), None)
+    return next(
+        (
+            place
+            for place, (error, before) in enumerate(zip(errors, inputs, strict=True))
+            if _excess_db(error, before + typical) > OUT_OF_LINE_DB
+        ),
+        None,
+    )
 
 
 def _excess_db(error: TensorError, expected: float) -> float:
