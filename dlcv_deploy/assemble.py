@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .bundle import MANIFEST, Bundle, Manifest, open_bundle, write
+from .commands import commands
 from .digest import digest, sha256
 from .engines import Compiled
 from .errors import ArtifactError
-from .inspection import inconsistent
 from .latency.values import LatencyReport
 from .lrn import Plugin
 from .parity.contract import steps
@@ -100,7 +100,7 @@ def assemble(spec: BuildSpec, made: Made, key: str) -> tuple[Bundle, document.Re
         code_sha256=made.subject.network.code_sha256,
         contract=steps(made.subject.preprocess),
     )
-    report = _report(made)
+    report = _report(spec, made)
     files = {
         "model.onnx": model.onnx,
         "labels.txt": "".join(f"{name}\n" for name in made.subject.classes).encode(),
@@ -148,7 +148,7 @@ def up_to_date(spec: BuildSpec, key: str) -> tuple[Bundle, document.Report] | No
     return bundle, document.from_json(bundle.read("report.json").decode())
 
 
-def _report(made: Made) -> document.Report:
+def _report(spec: BuildSpec, made: Made) -> document.Report:
     weights, table, samples = made.subject.weights, made.table, made.sources.calibration
     calibration = None
     if table is not None:
@@ -180,8 +180,8 @@ def _report(made: Made) -> document.Report:
         latency=made.latency,
         environment=document.environment(PACKAGES),
         quantization=None if table is None else table.study,
+        commands=commands(spec),
         warnings=(
-            *inconsistent(made.consistency),
             *made.subject.notes,
             *(table.warnings() if table is not None else ()),
             *(f"{name} could not be read and was left out" for name in sorted(skipped)),

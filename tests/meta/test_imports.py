@@ -25,7 +25,7 @@ RANKS = [
     {"proof", "describe"},
     {"application", "bench", "compare", "latency.cold"},
     {"sources", "subject", "validate", "pixels"},
-    {"adopt", "engines", "lrn", "race", "audit", "inspection", "assemble", "build"},
+    {"adopt", "engines", "lrn", "race", "audit", "inspection", "commands", "assemble", "build"},
     {"cli_options"},
     {"cli_plugin", "cli_proof", "cli_report"},
     {"cli"},
