@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -66,14 +66,14 @@ def check(path: Path, name: str, *, whole: bool = False) -> bool:
         return Image.Image.getexif(file).get(_ORIENTATION, 1) in range(2, 9)
 
 
-def decode(path: Path, name: str) -> Pixels:
+def decode(path: Path | BinaryIO, name: str) -> Pixels:
     """An image as RGB: (H, W, 3), as it is stored: an EXIF orientation is ignored, as the papers' pipelines do.
 
     Grayscale, palette and CMYK are converted, an alpha channel is dropped, 16 bits become 8 by their upper half. Of an
     animation it is the first frame.
 
     Args:
-        path: Where it is.
+        path: Where it is; or its content, opened.
         name: What to call it in errors.
 
     Raises:
@@ -86,7 +86,7 @@ def decode(path: Path, name: str) -> Pixels:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[Opened]:
+def _opened(path: Path | BinaryIO, name: str) -> Iterator[Opened]:
     """An image file whose every failure, until it is closed, is one error."""
     from PIL import Image
 
@@ -107,7 +107,7 @@ def _rgb(image: Opened) -> Pixels:
     return np.array(image.convert("RGB"))
 
 
-def _words(error: Exception, path: Path) -> str:
+def _words(error: Exception, path: Path | BinaryIO) -> str:
     """The library's words without the path, which may be anywhere."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return words.replace(repr(str(path)), "the file").replace(str(path), "the file") or type(error).__name__

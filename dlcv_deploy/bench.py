@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses as dc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import backends
+from .application import Subject, besides, settings, variants
 from .bundle import Bundle, open_bundle
+from .errors import SpecError
 from .latency.measure import BRIEF, FULL, Effort
-from .latency.values import Cold, LatencyReport
+from .latency.sweep import doublings
+from .latency.values import ALSO, Cold, LatencyReport
 from .progress import Progress, silent
-from .proof import loaded, original, pixels_of
+from .proof import loaded, original_network, pixels_of
+from .reference import TorchSession
 from .report.document import REFERENCE, engine_name
 from .types import Engine, Preprocess
 
@@ -35,9 +39,12 @@ def bench(
     limit_s: float | None = None,
     within_percent: float | None = None,
     quick: bool = False,
+    also: Collection[str] = (),
     progress: Progress = silent,
 ) -> LatencyReport:
     """Latency of a bundle's engines beside the PyTorch original, and what each pays before its first answer.
+
+    PyTorch runs the original eagerly, and with its channels last in memory.
 
     Args:
         path: The bundle.
@@ -47,17 +54,31 @@ def bench(
         batches: Batch sizes, each a run of its own.
         limit_s: Seconds for a batch size; ``Effort``'s where none are given.
         within_percent: How well every median is to be known; ``Effort``'s where none is given.
-        quick: As brief as a build's, and nothing in processes of its own.
+        quick: As brief as a build's, PyTorch in one way, and nothing in processes of its own.
+        also: What else to measure, of ``ALSO``: all doublings of the batch, briefly; PyTorch through ``torch.compile``;
+            numbers of threads; clients; load; the parts of an answer.
         progress: Told of hundredths of each batch size, then of each process.
+
+    Raises:
+        SpecError: There is nothing else of that name.
     """
+    if unknown := sorted(set(also) - set(ALSO)):
+        raise SpecError(f"{unknown[0]!r} cannot be measured", fix=f"name some of {', '.join(ALSO)}")
     effort = _effort(BRIEF if quick else FULL, limit_s, within_percent)
     bundle = open_bundle(path)
     engines = [bundle.engine(name) for name in targets or bundle.manifest.engines]
-    with (
-        original(bundle, weights, model, progress) as reference,
-        loaded(engines, bundle.manifest.precision) as sessions,
-    ):
-        report = timed(reference, sessions, bundle.manifest.preprocess, effort, batches=batches, progress=progress)
+    m, net = bundle.manifest, original_network(bundle, weights, model, progress)[1].net
+    with TorchSession(net, m.inputs, m.outputs) as reference:
+        with loaded(engines, m.precision) as sessions:
+            with variants(net, reference, batches, turned=not quick, compiled="compile" in also) as others:
+                every = {**others, **sessions}
+                report = timed(reference, every, m.preprocess, effort, batches=batches, progress=progress)
+            if "batches" in also:
+                more = [b for b in doublings(max(e.batch.hi for e in engines)) if b not in batches]
+                swept = timed(reference, sessions, m.preprocess, BRIEF, batches=tuple(more), progress=progress)
+                report = _joined(report, swept)
+        subject = Subject(reference, tuple(engines), m.precision, m.preprocess)
+        report = besides(report, subject, also, progress)
     if quick:
         return report
     return dc.replace(report, cold=_cold(bundle, engines, weights, model, progress))
@@ -82,7 +103,16 @@ def timed(
     def feeds(batch: int) -> Mapping[str, Array]:
         return {reference.inputs[0].name: np.ascontiguousarray(pixels[:batch])}
 
-    return latency({REFERENCE: reference, **sessions}, feeds, batches, effort=effort, progress=progress)
+    every = {REFERENCE: reference, **sessions}
+    report = latency(every, feeds, batches, effort=effort, progress=progress)
+    return dc.replace(report, settings=settings(every))
+
+
+def _joined(report: LatencyReport, swept: LatencyReport) -> LatencyReport:
+    """A report with another's rows and ratios too, by batch size."""
+    rows = sorted((*report.rows, *swept.rows), key=lambda row: row.batch)
+    ratios = sorted((*report.ratios, *swept.ratios), key=lambda ratio: ratio.batch)
+    return dc.replace(report, rows=tuple(rows), ratios=tuple(ratios))
 
 
 def _effort(effort: Effort, limit_s: float | None, within_percent: float | None) -> Effort:

@@ -10,6 +10,7 @@ import click
 
 from .cli_options import BUNDLE, FILE, as_json, moved, only, say, show, sizes, talking
 from .cli_report import html_option, write_page
+from .latency.values import ALSO
 
 NOT_SHOWN = 6
 """The exit code where images are too few to tell."""
@@ -66,12 +67,11 @@ def validate(
     max_drop: float | None,
     html: Path | None,
     as_json: bool,
-    **request: Any,  # noqa: ANN401
     pixels: Path | None,
     listed: bool,
+    **request: Any,  # noqa: ANN401
 ) -> None:
     """Hold the engines of BUNDLE against the PyTorch original, on the same pixels."""
-    from .parity.gate import failures, judge, sentences
     if listed or pixels is not None:
         if margin is not None or max_drop is not None or html is not None:
             raise click.UsageError("'--pixels' and '--list' go without '--margin', '--max-drop' and '--html'.")
@@ -82,6 +82,7 @@ def validate(
         return
     if request["data"] is None:
         raise click.UsageError("Missing option '--data', the images to answer; or '--pixels', a tensor to check.")
+    from .parity.gate import failures, judge, sentences
     from .progress import terminal
     from .report.document import plain
     from .report.terminal import parity_table
@@ -110,7 +111,6 @@ def validate(
         sys.exit(code)
 
 
-@click.command()
 def _pixels(bundle: Path, pixels: Path, *, as_json: bool, average: str, **request: Any) -> None:  # noqa: ANN401
     """Hold a tensor against the preprocessing contract."""
     from .pixels import compare_pixels
@@ -135,6 +135,7 @@ def _list(
     show(found, "\n".join(found), as_json=as_json)
 
 
+@click.command()
 @click.argument("bundle", type=BUNDLE)
 @click.option(
     "--batch", "batches", callback=sizes, default="1,10", show_default=True, metavar="N,...", help="Batch sizes."
@@ -154,11 +155,20 @@ def _list(
     help="Measure until every median is known this well (half of its 95 % interval).  [default: 1; 5 with --quick]",
 )
 @click.option("--quick", is_flag=True, help="A few calls, as a build makes them, and no cold starts.")
+@click.option("--also", type=click.Choice(ALSO), multiple=True, help="Measure this besides; repeatable.")
+@click.option("--full", is_flag=True, help="Measure all of that besides: minutes.")
 @moved
 @only
 @html_option
 @as_json
-def bench(bundle: Path, html: Path | None, as_json: bool, **request: Any) -> None:  # noqa: ANN401
+def bench(
+    bundle: Path,
+    also: tuple[str, ...],
+    full: bool,
+    html: Path | None,
+    as_json: bool,
+    **request: Any,  # noqa: ANN401
+) -> None:
     """Time the engines of BUNDLE beside the PyTorch original, in one run."""
     from .bench import bench as run
     from .progress import terminal
@@ -166,7 +176,7 @@ def bench(bundle: Path, html: Path | None, as_json: bool, **request: Any) -> Non
     from .report.terminal import latency_table
 
     with talking():
-        report = run(bundle, progress=terminal, **request)
+        report = run(bundle, also=ALSO if full else also, progress=terminal, **request)
     write_page(html, bundle, "latency", latency=report)
     show(plain(report), latency_table(report), as_json=as_json)
 

@@ -72,7 +72,7 @@ class TorchSession:
             "execution": self._how,
             "memory_format": str(self._layout).removeprefix("torch."),
             "num_threads": str(torch.get_num_threads()),
-            "mkldnn": str(torch.backends.mkldnn.is_available()),
+            "mkldnn": str(torch.backends.mkldnn.is_available()),  # type: ignore[no-untyped-call]
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         }
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 POINTS = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 """The percentiles of a report; the hundredth is the slowest call."""
 
+ALSO = ("batches", "compile", "threads", "clients", "load", "breakdown")
+"""What can be measured besides latency at some batch sizes."""
+
 
 @dc.dataclass(frozen=True, slots=True)
 class Quantile:
