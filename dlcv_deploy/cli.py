@@ -24,7 +24,8 @@ from .cli_options import (
     talking,
 )
 from .cli_plugin import plugin
-from .cli_proof import bench, validate
+from .cli_proof import bench, compare, validate
+from .cli_report import report
 from .errors import DeployError
 
 _NOT_REACHED = "FAILED: no mixture of INT8 and floating point keeps to --max-drop; the best that was found is written"
@@ -45,8 +46,8 @@ def cli() -> None:
 @click.option("--calib", help="DIR, FILE.npz, TABLE.json, 'cifar10-train' or 'random'.")
 @calib_options
 @click.option("--data", help="Images to measure parity on: DIR, FILE.npz or 'cifar10'.")
-@click.option("--target", "targets", multiple=True, default=("auto",), show_default=True, help="Backend; repeatable.")
 @click.option("--truth", type=FILE, help="Labels of the images in DIR: labels.csv, val.txt, ImageNet's ground truth.")
+@click.option("--target", "targets", multiple=True, default=("auto",), show_default=True, help="Backend; repeatable.")
 @click.option("--sm", callback=architectures, metavar="LIST", help="GPU architectures for TensorRT-RTX, as 86,89,120.")
 @click.option(
     "--lrn",
@@ -77,7 +78,7 @@ def build(as_json: bool, **request: Any) -> None:  # noqa: ANN401
     with talking():
         bundle, report = run(BuildSpec(**switched(request)), store=Store(cache_dir()), progress=terminal, say=say)
     click.echo(to_json(report) if as_json else table(report))
-    say(f"bundle  {bundle.path}\nreport  {bundle.path / 'report.md'}")
+    say(f"bundle  {bundle.path}\nreport  {bundle.path / 'report.html'}")
     mixed = report.quantization.mixed if report.quantization else None
     failed = [_NOT_REACHED] if mixed and not mixed.reached else []
     failed += [f"FAILED: {what}; the bundle is written" for what in inconsistent(report.consistency)]
@@ -157,7 +158,7 @@ def doctor(as_json: bool) -> None:
     show(value, describe_doctor(value), as_json=as_json)
 
 
-for _command in (validate, bench, plugin):
+for _command in (validate, bench, compare, report, plugin):
     cli.add_command(_command)
 
 
