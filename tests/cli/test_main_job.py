@@ -64,13 +64,24 @@ def int8(room, cache, need):
 
 
 def test_int8_on_real_images(int8, cifar10_dir, cache):
+    def kept():
+        return set((cache / "stages").glob("answers/*"))
+
+    before = kept()
     report = accuracy(int8, cifar10_dir, cache, 1000, 1)
     assert report["top1"] > 89
-    assert [leg["name"] for leg in report["legs"]] == ["int8 on openvino", "int8 on onnxruntime"]
+    graph, fast, slow = (leg["name"] for leg in report["legs"])
+    assert (graph, fast, slow) == ("fp32 graph on onnxruntime", "int8 on openvino", "int8 on onnxruntime")
+    assert [leg["step"]["previous"] for leg in report["legs"]] == ["PyTorch fp32", slow, graph]
     for leg in report["legs"]:
         assert leg["agreement"] >= 98
-        assert abs(leg["drop"]) <= 1.0
-        assert leg["drop_low"] < leg["drop"] < leg["drop_high"]
+        loss = leg["losses"][0]
+        assert abs(loss["drop"]) <= 1.0
+        assert loss["low"] < loss["drop"] < loss["high"]
+    answers = kept()
+    assert len(answers - before) == 4
+    assert accuracy(int8, cifar10_dir, cache, 1000, 1) == report
+    assert kept() == answers
 
 
 @pytest.mark.slow
@@ -79,7 +90,7 @@ def test_int8_on_all_test_images(int8, cifar10_dir, cache, crops):
     report = accuracy(int8, cifar10_dir, cache, 10_000, crops)
     assert report["top1"] >= 91.0
     for leg in report["legs"]:
-        assert leg["drop"] <= 0.2
+        assert leg["losses"][0]["drop"] <= 0.2
 
 
 @pytest.mark.slow
