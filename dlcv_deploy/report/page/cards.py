@@ -48,10 +48,12 @@ def cards_of(report: Report) -> tuple[Card, ...]:
 
 def cards_for(parity: Sequence[ParityReport], latency: LatencyReport | None) -> tuple[Card, ...]:
     """A card for each leg and each session, where there is no build to name the engines."""
-    legs = {leg.name: (report, leg) for report in reversed(parity) for leg in reversed(report.legs)}
+    legs = [(report, leg) for report in parity for leg in reversed(report.legs)]
+    first = {leg.name: (report, leg) for report, leg in reversed(legs)}
     rows = latency.rows if latency else ()
-    names = dict.fromkeys([*reversed(legs), *(row.name for row in rows if row.name != REFERENCE)])
-    return tuple(Card(name, name, *legs.get(name, (None, None)), latency) for name in names)
+    cards = [Card(name, name, *first[name], latency) for name in dict.fromkeys(leg.name for _, leg in legs)]
+    timed = dict.fromkeys(row.name for row in rows if row.name not in first and row.name != REFERENCE)
+    return (*cards, *(Card(name, name, latency=latency) for name in timed))
 
 
 def card(found: Card, slots: Mapping[str, str]) -> Html:
