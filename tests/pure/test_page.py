@@ -10,6 +10,7 @@ from helpers.pages import Page
 
 from dlcv_deploy.latency.values import LatencyReport
 from dlcv_deploy.parity.values import ClassCount, Drift, Flip, LayerError, Leg, Loss, ParityReport
+from dlcv_deploy.report.document import from_json, to_json
 from dlcv_deploy.report.html import page, page_of
 from dlcv_deploy.report.page.parity import FLIP_ROWS, FLIPS_SHOWN
 
@@ -171,6 +172,20 @@ def test_text_of_users_is_escaped_everywhere():
     assert "<img src=x" not in text
     assert all(not name.startswith("on") for _, attributes in found.tags for name in attributes)
     assert EVIL in found.text
+
+
+def test_names_of_files_that_are_no_utf8_are_escapes():
+    odd = dc.replace(reports.full(), warnings=("b\udce9.png could not be read\x1b[31m",))
+    text = page(odd)
+    assert "b\\udce9.png could not be read" in text
+    text.encode()
+
+
+def test_a_layer_that_is_equal_says_so_after_json_too():
+    layers = (LayerError("a", "a", "Conv", math.inf, 1.0), LayerError("b", "b", "Conv", 30.0, 0.999))
+    report = dc.replace(reports.full(), drift=(Drift("int8 graph", 1, layers),))
+    for found in (report, from_json(to_json(report))):
+        assert '<td>Conv</td><td class="n">equal</td>' in page(found)
 
 
 def test_classes_have_their_names_where_these_are_known():

@@ -22,13 +22,18 @@ Child = str | None
 
 def join(parts: Iterable[Child]) -> Html:
     """Parts one after the other."""
-    return Html("".join(part if isinstance(part, Html) else html.escape(part) for part in parts if part))
+    return Html("".join(part if isinstance(part, Html) else _escaped(part) for part in parts if part))
+
+
+def _escaped(text: str) -> str:
+    """Text as HTML has it; bytes of a file's name that are no UTF-8, which Python keeps as lone surrogates, escaped."""
+    return html.escape(text.encode(errors="backslashreplace").decode())
 
 
 def el(tag: str, *children: Child, **attributes: object) -> Html:
     """An element. ``class_`` is ``class``, ``aria_label`` is ``aria-label``; ``None`` and ``False`` leave one out."""
     said = "".join(
-        f" {name.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{html.escape(str(value))}"')
+        f" {name.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{_escaped(str(value))}"')
         for name, value in attributes.items()
         if value is not None and value is not False
     )

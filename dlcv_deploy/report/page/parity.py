@@ -6,7 +6,7 @@ import dataclasses as dc
 import math
 from collections.abc import Mapping, Sequence
 
-from ...parity.values import ClassCount, Consistency, Drift, Flip, Leg, Loss, ParityReport
+from ...parity.values import ClassCount, Consistency, Drift, Flip, LayerError, Leg, Loss, ParityReport
 from .. import flips, layers
 from .. import parity as said
 from ..document import REFERENCE
@@ -252,7 +252,7 @@ def _drift(drift: Drift) -> Html:
             str(i),
             f"{layer.module}{' (out of line)' if layer.module == drift.outlier and drift.outlier else ''}",
             layer.op_type,
-            "equal" if layer.sqnr_db == math.inf else number(layer.sqnr_db, 1),
+            "equal" if _equal(layer) else number(layer.sqnr_db, 1),
             number(layer.cosine, 6),
         )
         for i, layer in enumerate(drift.layers[:_DRIFT_ROWS], 1)
@@ -267,6 +267,11 @@ def _drift(drift: Drift) -> Html:
         el("div", el("h4", "Farthest from fp32"), farthest),
         class_="beside",
     )
+
+
+def _equal(layer: LayerError) -> bool:
+    """Whether nothing differs: an infinite SQNR, which a report that was read has no figure for, and a cosine of 1."""
+    return layer.sqnr_db == math.inf or (math.isnan(layer.sqnr_db) and layer.cosine == 1)
 
 
 def consistency_part(found: Sequence[Consistency]) -> Html:
