@@ -8,8 +8,6 @@ from ..latency.values import Latency, LatencyReport, Ratio
 from .document import REFERENCE
 from .words import ABSENT, interval, milliseconds, milliseconds_interval, number, one_line, plural, sentence, size
 
-UNSTEADY = 1.5
-"""p90 over p50 above which a run is said to have been disturbed."""
 _ALIKE = 1.05
 """Ratios within this of 1 are called as fast."""
 SHOWN = (90.0, 95.0, 99.0, 99.9, 100.0)
@@ -118,23 +116,25 @@ def speedup(latency: LatencyReport, row: Latency) -> float | None:
 def latency_note(latency: LatencyReport) -> str:
     """How the times were taken, how exact they are, and whether the machine was quiet enough to repeat them."""
     ran = [row for row in latency.rows if not row.not_run]
-    disturbed = any((p50 := row.at(50)) and (p90 := row.at(90)) and p90.ms > UNSTEADY * p50.ms for row in ran)
     said = [
         f"Host to host on {latency.machine}, {plural(latency.threads, 'core')}; sessions interleaved in one run.",
         "Speed compares p50 with the original's.",
     ]
     if few := _of_too_few(ran):
-        said.append(f"{few} of so few calls is the slowest.")
-    if loose := ", ".join(f"{row.name} at batch {row.batch}" for row in ran if not row.settled):
-        said.append(f"NOT SETTLED: time ran out before the median's interval was as narrow as asked ({loose}).")
-    if disturbed:
-        said.append(f"UNSTEADY: some p90 is above {UNSTEADY:g} times its p50. Measure again while nothing else runs.")
+        said.append(f"Too few calls to say how high {few} may be.")
+    if loose := [f"{row.name} at batch {row.batch}" for row in ran if not row.settled]:
+        of = "any median" if len(loose) == len(ran) else f"the median of {_and(loose)}"
+        said.append(f"Time ran out before the interval of {of} was as narrow as asked.")
     return " ".join(said)
 
 
 def _of_too_few(ran: list[Latency]) -> str:
     open_ended = {q.p for row in ran for q in row.quantiles if 50 < q.p < 100 and not math.isfinite(q.high_ms)}
-    return " or ".join(f"p{p:g}" for p in sorted(open_ended))
+    return _and([f"p{p:g}" for p in sorted(open_ended)])
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def device_rows(latency: LatencyReport) -> tuple[tuple[str, ...], ...]:

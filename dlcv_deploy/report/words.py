@@ -44,7 +44,9 @@ def interval(low: float | None, high: float | None, digits: int = 2) -> str:
 
 
 def milliseconds_interval(low: float | None, high: float | None) -> str:
-    """The ends of an interval of times, in milliseconds."""
+    """The ends of an interval of times, in milliseconds; "-" for that from 0 to infinity, which says nothing."""
+    if low == 0 and (high is None or not math.isfinite(high)):
+        return ABSENT
     return _ends(milliseconds(low), milliseconds(high))
 
 

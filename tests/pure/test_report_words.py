@@ -65,6 +65,7 @@ def test_other_figures():
 def test_intervals(low, high, text):
     assert words.interval(low, high) == text
     assert words.milliseconds_interval(100.0, math.inf) == "100.0 or more"
+    assert words.milliseconds_interval(0.0, math.inf) == words.milliseconds_interval(0.0, math.nan) == "-"
 
 
 def test_names_keep_to_their_line_and_cannot_command_a_terminal():
