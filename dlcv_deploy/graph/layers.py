@@ -48,7 +48,8 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
         if not reads or tensor in repeated or known.get(tensor, (0, None))[0] not in FLOATS:
             continue
         before = found[reads[0]]
-        if is_op(node, *_ABSORBED) and before.op_type != INPUT and at.only_reader(before.tensor) is node:
+        alone = before.op_type != INPUT and at.only_reader(before.tensor) is node
+        if alone and is_op(node, *_ABSORBED):
             found[reads[0]] = dc.replace(before, op_type=f"{before.op_type}+{node.op_type}", tensor=tensor)
             made[tensor] = reads[0]
         else:
@@ -76,15 +77,16 @@ def counterparts(model: ModelProto, lowered: ModelProto, tensors: tuple[str, ...
 
 def _rounded(tensor: str, at: Index) -> str:
     while True:
-        readers = at.consumers.get(tensor, ())
-        rounds = [n for n in readers if is_op(n, "QuantizeLinear", "DequantizeLinear") or _is_half(n)]
-        if not rounds or rounds[0].input[0] != tensor:
+        rounds = (n for n in at.consumers.get(tensor, ()) if _rounds(n) and n.input[0] == tensor)
+        node = next(rounds, None)
+        if node is None:
             return tensor
-        tensor = rounds[0].output[0]
+        tensor = node.output[0]
 
 
-def _is_half(node: NodeProto) -> bool:
-    return is_op(node, "Cast") and attribute(node, "to", 0) == TensorProto.FLOAT16
+def _rounds(node: NodeProto) -> bool:
+    half = is_op(node, "Cast") and attribute(node, "to", 0) == TensorProto.FLOAT16
+    return half or is_op(node, "QuantizeLinear", "DequantizeLinear")
 
 
 def _is_batch(shape: Shape | None) -> bool:

@@ -12,6 +12,7 @@ from dlcv_deploy import inspection
 from dlcv_deploy.calibration.collect import observed
 from dlcv_deploy.graph.equalize import equalization
 from dlcv_deploy.graph.half import to_half
+from dlcv_deploy.graph.layers import INPUT, layers
 from dlcv_deploy.graph.modules import KEY
 from dlcv_deploy.graph.qdq import quantizable, quantize
 from dlcv_deploy.inspection import drift_of, inconsistent
@@ -146,3 +147,32 @@ def test_a_failed_check_is_a_warning():
     checks = (Check("threads", False, "4 threads"), Check("equal rows", True, ""), Check("batch sizes", None, ""))
     found = (Consistency("int8 on openvino", checks), Consistency("int8 on tensorrt", (), "no GPU"))
     assert inconsistent(found) == ("int8 on openvino does not agree with itself (threads): 4 threads",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet20", "alexnet-cifar10", "googlenet-cifar10"])
+def test_bundled_networks_are_in_line_until_a_scale_is_wrong(name):
+    """On drawn images, which clip more than photographs do."""
+    pytest.importorskip("torch")
+    from dlcv_deploy.calibration.samples import drawn
+    from dlcv_deploy.calibration.table import bundled
+    from dlcv_deploy.export import export
+    from dlcv_deploy.models import catalogue, own
+    from dlcv_deploy.proof import pixels_of
+
+    network = catalogue.network(name)
+    loaded = own.load(network, None)
+    table = bundled(loaded.weights_sha256)
+    model = export(name, loaded.net, network.input_shape, outputs=("logits",), weights_sha256=loaded.weights_sha256)
+    images = pixels_of(drawn(32, 32), table.preprocess, 32)
+
+    def outlier_with(**wrong):
+        onnx = quantize(model, {**table.amax, **wrong}, table.corrections).model.onnx
+        return drift_of(model.onnx, onnx, images, table.corrections, "int8").outlier
+
+    assert outlier_with() == ""
+    model_layers = layers(load_model_from_string(model.onnx))
+    ends = {layer.tensor: layer.module for layer in model_layers if layer.op_type != INPUT}
+    read = [t for t in table.amax if t in ends and not t.startswith(("max_pool", "relu_1_", "relu_2_"))]  # own scales
+    for tensor in read[::4]:
+        assert outlier_with(**{tensor: table.amax[tensor] / 8}) == ends[tensor], tensor
