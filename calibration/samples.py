@@ -132,8 +132,7 @@ def open_samples(
         raise SpecError(f"there is no {source}", fix="give a folder of images, an .npz, or cifar10")
     if path.suffix.lower() != ".npz":
         raise SpecError(f"{path.name} is neither a folder of images nor an .npz", fix="give the folder it is in")
-    pixels, truth = read_npz(path)
-    return _array(pixels, truth, "images", f"images of {path.name}", count, seed)
+    return _array(*read_npz(path), "images", f"images of {path.name}", count, seed)
 
 
 @dc.dataclass(frozen=True, slots=True, eq=False)

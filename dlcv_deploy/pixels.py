@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .backends.base import Session
     from .calibration.samples import Samples
 
-_LOOKED_AT = 8
+_LOOKED_AT = 4
 """Images by which mistakes are told."""
 _BATCH_PIXELS = 1 << 19
 
@@ -183,7 +183,7 @@ def _finite(path: Path, found: Input, start: int, count: int) -> Input:
     Raises:
         ArtifactError: One of them holds NaN or infinity; names it.
     """
-    part: Input = np.ascontiguousarray(found[start : start + count])
+    part: Input = np.array(found[start : start + count], order="C")
     wrong = np.flatnonzero(~compare.finite_rows(part))
     if len(wrong):
         raise ArtifactError(
@@ -234,8 +234,8 @@ def _cost(name: str, answers: Sequence[tuple[compare.Scores, compare.Scores]], l
         )
     right, still = compare.hits(before, labels, 1), compare.hits(after, labels, 1)
     loss = statistics.loss(1, int((right & ~still).sum()), int((still & ~right).sum()), len(labels))
-    top1 = (statistics.percent(int(hits.sum()), len(labels)) for hits in (right, still))
-    return Cost(name, *top1, loss, flips)
+    on_contract, on_pixels = (statistics.percent(int(hits.sum()), len(labels)) for hits in (right, still))
+    return Cost(name, on_contract, on_pixels, loss, flips)
 
 
 def _logits(name: str, session: Session, x: Input) -> compare.Scores:

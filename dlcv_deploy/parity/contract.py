@@ -44,12 +44,15 @@ class Distance:
     @property
     def equal(self) -> bool:
         """Whether nothing but the rounding of floating point is between the two."""
-        return self.greatest <= EQUAL_LEVELS
+        return self._below(EQUAL_LEVELS)
 
     @property
     def within(self) -> bool:
         """Whether the difference is within the tolerance."""
-        return self.greatest <= TOLERANCE_LEVELS
+        return self._below(TOLERANCE_LEVELS)
+
+    def _below(self, levels: float) -> bool:
+        return all(value <= levels for value in self.max_levels)  # NaN is not
 
     def merge(self, other: Distance) -> Distance:
         """That of these and of other images together."""

@@ -111,7 +111,7 @@ def _as_is(found: Input) -> Input:
 
 def _reshaped(found: Input) -> Input:
     count, channels, height, width = found.shape
-    return np.ascontiguousarray(found).reshape(count, height, width, channels).transpose(0, 3, 1, 2)
+    return np.asarray(np.ascontiguousarray(found).reshape(count, height, width, channels).transpose(0, 3, 1, 2))
 
 
 _READS: dict[str, Callable[[Input], Input]] = {
@@ -172,18 +172,17 @@ def _geometries(pre: Preprocess) -> Iterator[tuple[str, Make]]:
     """Ways from an image to its crop (S, S, 3), the contract's first."""
 
     def ours(image: Pixels) -> Pixels:
-        return crops(canvas(image, pre), pre, 1)[0]
+        return np.asarray(crops(canvas(image, pre), pre, 1)[0])
 
     yield "", ours
     yield "mirrored left to right", lambda image: ours(image)[:, ::-1]
     yield "upside down", lambda image: ours(image)[::-1]
     yield "rows and columns swapped", lambda image: ours(image).swapaxes(0, 1)
-    for dy, dx in itertools.product((-1, 0, 1), repeat=2):
-        if dy or dx:
-            parts = [f"{abs(dy)} {'down' if dy > 0 else 'up'}"] * bool(dy) + [
-                f"1 {'right' if dx > 0 else 'left'}"
-            ] * bool(dx)
-            yield f"the crop is off by {' and '.join(parts)}", functools.partial(_shifted, pre=pre, dy=dy, dx=dx)
+    for (up, dy), (left, dx) in itertools.product(
+        (("1 up", -1), ("", 0), ("1 down", 1)), (("1 left", -1), ("", 0), ("1 right", 1))
+    ):
+        if said := " and ".join(filter(None, (up, left))):
+            yield f"the crop is off by {said}", functools.partial(_shifted, pre=pre, dy=dy, dx=dx)
     if pre.fit == "pad":
         return
     for name in ("nearest", "bicubic", "lanczos", "box"):
@@ -201,7 +200,7 @@ def _geometries(pre: Preprocess) -> Iterator[tuple[str, Make]]:
 
 def _planes(crop: npt.NDArray[np.generic]) -> Floats:
     """A crop (S, S, 3) as (3, S S)."""
-    return crop.transpose(2, 0, 1).astype(np.float64).reshape(3, -1)
+    return np.asarray(crop.transpose(2, 0, 1), np.float64).reshape(3, -1)
 
 
 def _pixels(found: Input) -> Floats:
@@ -213,7 +212,7 @@ def _shifted(image: Pixels, pre: Preprocess, dy: int, dx: int) -> npt.NDArray[np
     """The centre crop taken a pixel off; past the canvas its border goes on."""
     wide = np.pad(canvas(image, pre), ((1, 1), (1, 1), (0, 0)), "edge")
     moved = wide[1 + dy : 1 + dy + pre.canvas, 1 + dx : 1 + dx + pre.canvas]
-    return crops(np.ascontiguousarray(moved), pre, 1)[0]
+    return np.asarray(crops(np.ascontiguousarray(moved), pre, 1)[0])
 
 
 def _cut(image: Pixels, pre: Preprocess, how: str) -> npt.NDArray[np.generic]:
@@ -239,11 +238,11 @@ def _scaled(image: Pixels, to: tuple[int, int], how: str) -> npt.NDArray[np.gene
 
         method = Image.Resampling[how.upper()]
         return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(to[::-1], method))
-    out: npt.NDArray[np.float64] = image.astype(np.float64)
+    out: Floats = image.astype(np.float64)
     for axis, length in enumerate(to):
         at = ((np.arange(length) + 0.5) * image.shape[axis] / length - 0.5).clip(0, image.shape[axis] - 1)
         low = np.floor(at).astype(np.int64)
         part = (at - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
         high = np.minimum(low + 1, image.shape[axis] - 1)
-        out = out.take(low, axis) * (1 - part) + out.take(high, axis) * part
+        out = np.asarray(out.take(low, axis) * (1 - part) + out.take(high, axis) * part)
     return out
