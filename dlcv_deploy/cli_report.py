@@ -24,6 +24,15 @@ def _writable(ctx: click.Context, param: click.Parameter, value: Path | None) ->
     return value
 
 
+def _schema(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Print the JSON Schema and end."""
+    if value:
+        from .report.schema import to_json
+
+        click.echo(to_json(), nl=False)
+        ctx.exit()
+
+
 _OUTPUT = click.Path(path_type=Path, dir_okay=False, writable=True)
 html_option = click.option(
     "--html", type=_OUTPUT, callback=_writable, metavar="FILE", help="Write the result as one HTML page too."
@@ -42,6 +51,14 @@ html_option = click.option(
 )
 @click.option("-o", "--output", type=_OUTPUT, callback=_writable, help="The file to write.")
 @click.option("--open", "shown", is_flag=True, help="Show the page in the browser.")
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_schema,
+    help="Print the JSON Schema of report.json, and of what validate and bench print as JSON.",
+)
 def report(bundle: Path, kind: str, output: Path | None, shown: bool) -> None:
     """Write the report of BUNDLE, or of a report.json, and print the path.
 
