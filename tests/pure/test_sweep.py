@@ -113,7 +113,16 @@ def test_sessions_take_turns_and_the_first_of_a_turn_is_not_counted():
             if len(self.fed) % 2:
                 self.clock.time += 99.0
 
-    parts = breakdown({"a": Disturbed(clock, 1.0), "b": Session(clock, 2.0)}, [b"1"], steps(clock), now=clock)
+    turns = []
+
+    def turn(name, session):
+        run = session.run
+        session.run = lambda feeds: (turns.append(name), run(feeds))
+        return session
+
+    sessions = {"a": turn("a", Disturbed(clock, 1.0)), "b": turn("b", Session(clock, 2.0))}
+    parts = breakdown(sessions, [b"1"], steps(clock), rounds=3, now=clock)
+    assert "".join(turns) == "aabb" + "bbaa" + "aabb"
     engine = {part.name: part.p50_ms for part in parts if part.part == "engine"}
     assert engine == {"a": 1000.0, "b": 2000.0}
 
