@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses as dc
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -180,8 +180,8 @@ class _Run:
                 out = found[spec.name]
                 if out.shape != (len(piece), *spec.shape):
                     raise ToolError(f"{name}: output {spec.name!r} has shape {out.shape} for a batch of {len(piece)}")
-                logits = spec is self.outputs[0]
-                pieces[spec.name].append(out if logits else out[(CENTRE[crops] - start) % crops :: crops])
+                chosen = slice(None) if spec is self.outputs[0] else slice((CENTRE[crops] - start) % crops, None, crops)
+                pieces[spec.name].append(cast(compare.Scores, out[chosen]))
         first, *others = ((spec.name, np.concatenate(pieces[spec.name])) for spec in self.outputs)
         return first[1], dict(others)
 
