@@ -39,7 +39,7 @@ def robustness_line(robustness: Robustness) -> str:
     """What several calibrations on random images had in common."""
     sound = [score for score in robustness.scores if not score.failed]
     if any(score.flips is None or score.divergence is None for score in sound) or not sound:
-        return f"None of {plural(len(robustness.scores), 'random draw')} could be calibrated on."
+        return f"{plural(len(robustness.scores), 'random draw')}, none of which could be calibrated on."
     low, median, high = robustness.flips
     mean, deviation = robustness.divergence
     worst = ", ".join(f"{spread.tensor} {number(spread.percent, 1)} %" for spread in robustness.worst[:3])

@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from ...latency.values import Cold, Latency, LatencyReport, Part
+from ...latency.values import Cold, Latency, LatencyReport, Part, Quantile
 from .. import latency as said
 from ..document import REFERENCE
-from ..words import milliseconds, number, one_line, plural, sentence
+from ..words import interval, milliseconds, milliseconds_interval, number, one_line, plural, sentence, size
 from .markup import Html, bullets, el, figure, figures, join, more, note, table
 from .plots import Bar, Interval, Row, Rule, Series, Spread, line_chart, row_chart, slot
 
@@ -70,7 +70,7 @@ def _distribution(latency: LatencyReport, batch: int, slots: Mapping[str, str]) 
     found = [
         (
             row.name,
-            *(f"{milliseconds(q.ms)} ({said.milliseconds_interval(q.low_ms, q.high_ms)})" for q in row.quantiles),
+            *(f"{milliseconds(q.ms)} ({milliseconds_interval(q.low_ms, q.high_ms)})" for q in row.quantiles),
         )
         for row in latency.rows
         if row.batch == batch and row.quantiles
@@ -83,7 +83,7 @@ def _distribution(latency: LatencyReport, batch: int, slots: Mapping[str, str]) 
     )
 
 
-def _points(latency: LatencyReport, batch: int) -> Sequence[said.Quantile]:
+def _points(latency: LatencyReport, batch: int) -> Sequence[Quantile]:
     return max((row.quantiles for row in latency.rows if row.batch == batch), key=len, default=())
 
 
@@ -106,7 +106,7 @@ def _ratios(latency: LatencyReport, slots: Mapping[str, str]) -> Html:
         log=log,
     )
     head = ("", "against", "batch", "times as fast", "95 % interval")
-    cells = ((r.name, r.against, str(r.batch), number(r.ratio), said.interval(r.low, r.high)) for r in latency.ratios)
+    cells = ((r.name, r.against, str(r.batch), number(r.ratio), interval(r.low, r.high)) for r in latency.ratios)
     return figure("Speed, with 95 % intervals", drawn, more("Table", table(head, cells, label="speed", text=2)))
 
 
@@ -225,7 +225,7 @@ def _memory(latency: LatencyReport, slots: Mapping[str, str], listed: Html) -> H
     rows = [
         Row(
             cold.name,
-            said.size(cold.memory_bytes),
+            size(cold.memory_bytes),
             (Bar(0, cold.memory_bytes / (1 << 20), slots.get(cold.name, "s1")),),
         )
         for cold in latency.cold
