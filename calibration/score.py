@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..errors import SpecError, ToolError
 from ..parity import compare
+from ..parity.statistics import paired_interval, percent
 from ..study import Score
 
 PerImage = npt.NDArray[np.float64]
@@ -49,9 +50,9 @@ def score(
         _check(labels, reference)
         before, after = (compare.hits(logits, labels, 1) for logits in (reference, candidate))
         lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
-        top1, top1_reference = (compare.percent(int(right.sum()), images) for right in (after, before))
-        drop = compare.percent(lost - gained, images)
-        low, high = compare.paired_interval(lost, gained, images)
+        top1, top1_reference = (percent(int(right.sum()), images) for right in (after, before))
+        drop = percent(lost - gained, images)
+        low, high = paired_interval(lost, gained, images)
     return Score(
         name,
         images,

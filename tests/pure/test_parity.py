@@ -419,8 +419,9 @@ def test_what_went_from_right_to_wrong_has_thumbnails_first():
 
 
 def test_a_thumbnail_is_small():
-    flip = Flip(0, "", 0, 0, 1, thumbnail=thumbnail(np.full((500, 250, 3), 7, np.uint8)))
-    assert (picture(flip).format, picture(flip).size) == ("JPEG", (48, 96))
+    for shape, size in (((500, 250, 3), (48, 96)), ((250, 500, 3), (96, 48))):
+        flip = Flip(0, "", 0, 0, 1, thumbnail=thumbnail(np.full(shape, 7, np.uint8)))
+        assert (picture(flip).format, picture(flip).size) == ("JPEG", size)
     assert len(thumbnail(np.random.default_rng(0).integers(0, 256, (999, 999, 3), np.uint8))) < 12_000  # noise
 
 
