@@ -33,7 +33,7 @@ _TITLES = {
 
 def page(report: Report, *, classes: Sequence[str] = ()) -> str:
     """A build's report as a page; ``classes`` are the names of the network's, in the order of its logits."""
-    slots = slots_of(_names(report.parity, report.latency))
+    slots = _slots(report.parity, report.latency)
     unmeasured = note("Not measured.")
     return _page(
         f"{report.model}, {report.precision.upper()}",
@@ -70,7 +70,7 @@ def page_of(
     classes: Sequence[str] = (),
 ) -> str:
     """What was measured after a build, as a page like the build's own."""
-    slots = slots_of(_names(parity, latency))
+    slots = _slots(parity, latency)
     return _page(
         title,
         (
@@ -89,11 +89,10 @@ def page_of(
     )
 
 
-def _names(parity: Sequence[ParityReport], latency: LatencyReport | None) -> list[str]:
-    """Everything that has a colour, the engines first, for those are in most plots."""
-    rows = [row.name for row in latency.rows] if latency else []
-    legs = [leg.name for report in parity for leg in report.legs]
-    return [*(name for name in rows if name in legs), *legs, *rows]
+def _slots(parity: Sequence[ParityReport], latency: LatencyReport | None) -> dict[str, str]:
+    """A colour for everything that was measured."""
+    legs = [leg.name for report in parity for leg in report.legs if not leg.not_run]
+    return slots_of(legs, [row.name for row in latency.rows if not row.not_run] if latency else [])
 
 
 def _alarm(text: str) -> Html:

@@ -9,9 +9,10 @@ from helpers import reports
 from helpers.pages import Page
 
 from dlcv_deploy.latency.values import LatencyReport
-from dlcv_deploy.parity.values import ClassCount, Drift, Flip, LayerError, Leg, Loss, ParityReport
+from dlcv_deploy.parity.values import ClassCount, Drift, Flip, LayerError, Leg, Loss, ParityReport, Verdict
 from dlcv_deploy.report.document import from_json, to_json
 from dlcv_deploy.report.html import page, page_of
+from dlcv_deploy.report.page.latency import slots_of
 from dlcv_deploy.report.page.parity import FLIP_ROWS, FLIPS_SHOWN
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -244,3 +245,34 @@ def test_figures_that_are_no_numbers_draw_nothing_and_break_nothing():
     found = Page(page(odd))
     found.check_drawings()
     assert "nan" not in found.text.lower().replace("nanoseconds", "").split()
+
+
+def test_colours_tell_apart_what_is_in_one_plot():
+    legs, rows = ("fp32 graph", "int8 graph", "a", "b"), ("PyTorch fp32", "a", "b", "compiled", "channels last")
+    found = slots_of(legs, rows)
+    assert found["PyTorch fp32"] == "s0"
+    assert (found["a"], found["b"]) == ("s1", "s2")
+    for names in (legs, rows):
+        assert len({found[name] for name in names}) == len(names)
+
+
+def test_of_many_batch_sizes_three_distributions_are_in_view():
+    latency = reports.latency()
+    rows = tuple(dc.replace(latency.rows[1], batch=batch) for batch in (1, 2, 4, 8, 16))
+    text = page_of("x", latency=dc.replace(latency, rows=rows))
+    drawn = [int(n) for n in re.findall(r"<title>Latency at batch (\d+)</title>", text)]
+    assert drawn == [1, 2, 16, 4, 8]
+    assert "<summary>Distributions at batch 4, 8</summary>" in text
+
+
+def test_a_card_says_what_it_takes_to_prove_a_margin():
+    loss = Loss(1, 0.1, -0.5, 0.7, 3, 2, 1.0)
+    short = Verdict("margin 0.5", 1, 0.5, "not shown", True, 0.75, 1234)
+    for verdict, said in (
+        (short, "The smallest provable loss with so many is 0.75 points; to prove 0.50 takes 1,234."),
+        (dc.replace(short, images_needed=0), "The smallest provable loss with so many is 0.75 points."),
+        (dc.replace(short, outcome="shown"), "The smallest provable loss with so many is 0.75 points."),
+        (dc.replace(short, outcome="shown worse"), "SHOWN TO LOSE MORE than 0.50 points on 100 images."),
+    ):
+        text = page_of("x", parity=(legs(Leg("int8", 89.9, losses=(loss,), verdicts=(verdict,))),))
+        assert f"{said}</p>" in text

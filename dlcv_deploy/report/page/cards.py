@@ -87,10 +87,12 @@ def card(found: Card, slots: Mapping[str, str]) -> Html:
 def _proof(verdict: Verdict, images: int) -> str:
     """What so many images prove, the least that they could, and what it takes to prove the margin."""
     said = verdict_words(verdict)
-    return (
-        f"{said[0].upper()}{said[1:]} on {plural(images, 'image')}. So many can rule out a loss of"
-        f" {number(verdict.provable)} points; {number(verdict.margin)} takes {verdict.images_needed:,}."
-    )
+    shown = f"{said[0].upper()}{said[1:]} on {plural(images, 'image')}."
+    if verdict.outcome == "shown worse":
+        return shown
+    needed = f"to prove {number(verdict.margin)} takes {verdict.images_needed:,}" if verdict.images_needed else ""
+    provable = f"The smallest provable loss with so many is {number(verdict.provable)} points"
+    return f"{shown} {provable}{'; ' + needed if needed and verdict.outcome == 'not shown' else ''}."
 
 
 def _badge(found: Card) -> tuple[str, str]:

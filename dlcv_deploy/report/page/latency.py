@@ -14,16 +14,24 @@ from .markup import Html, bullets, el, figure, figures, join, more, note, table
 from .plots import Bar, Interval, Row, Rule, Series, Spread, line_chart, row_chart, slot
 
 T = TypeVar("T")
+_FIRST = 2
+"""Of the batch sizes, how many of the smallest have their distributions in view; the largest has, too."""
 _PARTS = ("import", "load", "first call")
 
 
 def latency_part(latency: LatencyReport, slots: Mapping[str, str]) -> Html:
     """All that was measured of time; whether to trust it stands before everything else."""
     batches = sorted({row.batch for row in latency.rows if row.shape or row.quantiles})
+    shown = [*batches[:_FIRST], *batches[_FIRST:][-1:]]
+    others = [batch for batch in batches if batch not in shown]
     parts = (
         trust(latency),
         note(said.latency_note(latency)),
-        figures(*(_distribution(latency, batch, slots) for batch in batches), _ratios(latency, slots)),
+        figures(*(_distribution(latency, batch, slots) for batch in shown), _ratios(latency, slots)),
+        more(
+            f"Distributions at batch {', '.join(str(batch) for batch in others)}",
+            figures(*(_distribution(latency, batch, slots) for batch in others)),
+        ),
         table(said.LATENCY_HEAD, said.latency_rows(latency), label="latency"),
         _device(latency),
         figures(*_batches(latency, slots)),
@@ -90,7 +98,7 @@ def _points(latency: LatencyReport, batch: int) -> Sequence[Quantile]:
 def _ratios(latency: LatencyReport, slots: Mapping[str, str]) -> Html:
     rows = [
         Row(
-            f"{ratio.name}, batch {ratio.batch}" + ("" if ratio.against == REFERENCE else f", against {ratio.against}"),
+            f"batch {ratio.batch}: {ratio.name}" + ("" if ratio.against == REFERENCE else f", against {ratio.against}"),
             said.ratio_words(ratio),
             (Interval(ratio.low, ratio.ratio, ratio.high, slots.get(ratio.name, "s1")),),
         )
@@ -165,7 +173,7 @@ def _cpu(latency: LatencyReport, slots: Mapping[str, str]) -> Html:
 def _sweep(
     title: str, series: Sequence[Series], x: str, y: str, ticks: Sequence[int], listed: Html, words: str
 ) -> Html:
-    drawn = line_chart(title, series, x, y, zero=True, ticks=sorted(set(ticks)))
+    drawn = line_chart(title, series, f"{x}, logarithmic", y, log_x=True, zero=True, ticks=sorted(set(ticks)))
     return figure(title, drawn, more("Table", listed, note(words)))
 
 
@@ -251,7 +259,15 @@ def _breakdown(parts: Sequence[Part], listed: Html) -> Html:
     return figure("Breakdown for an application", drawn, more("Table", listed, note(said.PARTS_NOTE)))
 
 
-def slots_of(names: Iterable[str]) -> dict[str, str]:
-    """A colour and a mark for every name, the original's its own."""
-    others = [name for name in dict.fromkeys(names) if name != REFERENCE]
-    return {REFERENCE: "s0", **{name: slot(i) for i, name in enumerate(others, 1)}}
+def slots_of(legs: Sequence[str], rows: Sequence[str]) -> dict[str, str]:
+    """A colour and a mark for every name, the original's its own.
+
+    Engines, which are among both, come first; what is in plots of parity only shares its colours with what is in plots
+    of latency only.
+    """
+    both = [name for name in dict.fromkeys(rows) if name in legs and name != REFERENCE]
+    found = {REFERENCE: "s0"}
+    for names in (legs, rows):
+        own = [name for name in dict.fromkeys(names) if name not in both and name != REFERENCE]
+        found |= {name: slot(i) for i, name in enumerate([*both, *own], 1)}
+    return found
