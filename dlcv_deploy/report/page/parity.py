@@ -110,14 +110,14 @@ def signed(value: float) -> str:
 
 def loss_row(name: str, loss: Loss, slot: str) -> Row:
     """A loss and its interval."""
-    words = f"{number(loss.drop)} (95 % {said.loss_interval(loss)})"
+    words = f"{number(loss.drop)} ({said.loss_interval(loss)})"
     return Row(name, words, (Interval(loss.low, loss.drop, loss.high, slot),))
 
 
 def loss_figure(parity: ParityReport, slots: Mapping[str, str]) -> Html:
     """A forest plot of all losses, beside zero and the margin."""
     rows = [
-        loss_row(f"{leg.name}, top-{loss.k}", loss, slots.get(leg.name, "s1"))
+        loss_row(f"top-{loss.k}: {leg.name}", loss, slots.get(leg.name, "s1"))
         for leg in parity.legs
         for loss in leg.losses
     ]
