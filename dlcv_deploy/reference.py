@@ -188,9 +188,11 @@ def _within(seconds: float) -> Iterator[None]:
 def _quietly() -> Iterator[None]:
     """Have PyTorch compile in this process, into a folder that goes with it unless the user named one, and say nothing.
 
-    The two variables stay: PyTorch reads them when its compiler is first imported, and later.
+    The variables stay: PyTorch reads them when its compiler is first imported, and later. Precompiled headers would go
+    into a folder of their own, which stays.
     """
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = _folder().name
     silenced = logging.root.manager.disable
