@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 
 def test_build_reports_what_it_did(built):
     path, report, said = built
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["precision"] == "int8"
     assert report["weights"]["trained"] is False
     assert report["calibration"]["images"] == 16
@@ -27,6 +27,8 @@ def test_build_reports_what_it_did(built):
         "compile onnxruntime",
         "audit onnxruntime",
         "parity",
+        "drift",
+        "consistency",
         "latency",
     ]
     assert not any(stage["reused"] for stage in report["stages"][1:])  # another test may have exported it before
