@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dlcv_deploy.latency.values import LatencyReport
 from dlcv_deploy.parity.values import ParityReport
 from dlcv_deploy.report.document import Report, from_json, plain, read, to_json
+from dlcv_deploy.report.html import page as html
 from dlcv_deploy.report.markdown import markdown
 from dlcv_deploy.report.schema import json_schema
 from dlcv_deploy.report.terminal import latency_table, parity_table, table
@@ -22,7 +23,7 @@ SCHEMA = jsonschema.Draft202012Validator(json_schema())
 
 st.register_type_strategy(Preprocess, PREPROCESS)
 few = settings(
-    max_examples=12,
+    max_examples=10,
     deadline=None,
     phases=[Phase.generate],  # such large values take minutes to shrink
     suppress_health_check=list(HealthCheck),
@@ -44,6 +45,7 @@ def test_any_report_is_written_and_read(report):
         page.encode()
         assert not [word for word in ("None", "nan", "inf") if re.search(rf"\b{word}\b", page) and word not in text]
     assert "\x1b" not in table(report)
+    html(report).encode()
 
 
 @few

@@ -52,9 +52,13 @@ class Scale:
         return tuple(found[:: max(1, -(-len(found) // (about + 2)))])
 
 
+_LARGEST = 1e100
+"""From here on figures are damaged, and differences of them overflow."""
+
+
 def finite(values: Iterable[float | None]) -> list[float]:
-    """Those that are figures."""
-    return [value for value in values if value is not None and math.isfinite(value)]
+    """Those that are figures, of a size that a scale can hold."""
+    return [value for value in values if value is not None and abs(value) < _LARGEST]
 
 
 def scale(
