@@ -6,11 +6,9 @@ import copy
 import functools
 import logging
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 CHANNELS_LAST = f"{REFERENCE}, channels last"
 COMPILED = f"{REFERENCE}, torch.compile"
 """What the variants of the original are called in reports."""
-COMPILE_S = 300.0
-"""How long PyTorch may compile the original."""
 
 
 class TorchSession:
@@ -107,7 +103,7 @@ class CompiledSession(TorchSession):
     Making one compiles, in this process alone, into a folder that goes when the process ends.
 
     Raises:
-        SpecError: PyTorch cannot compile it here, or not within ``limit_s`` seconds; says why.
+        SpecError: PyTorch cannot compile it here; says why.
     """
 
     def __init__(
@@ -116,20 +112,16 @@ class CompiledSession(TorchSession):
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         batches: Sequence[int],
-        *,
-        limit_s: float = COMPILE_S,
     ) -> None:
         import torch
 
         super().__init__(net, inputs, outputs)
         self._batches, self._how = tuple(batches), "torch.compile"
         try:
-            with _quietly(), _within(limit_s):
+            with _quietly():
                 self._net = torch.compile(self._net, dynamic=False)
                 for batch in self._batches:
                     super().run({s.name: np.zeros((batch, *s.shape), s.dtype) for s in inputs})
-        except _Late as e:
-            raise SpecError(f"torch.compile took longer than {limit_s:g} s", fix="leave it out") from e
         except (RuntimeError, OSError, subprocess.SubprocessError) as e:  # what TorchDynamo raises is a RuntimeError
             raise SpecError(f"torch.compile: {_words(e)}", fix="leave it out, or install a C++ compiler") from e
 
@@ -159,29 +151,6 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class _Late(BaseException):
-    """Time is up; no error that a compiler would take for one of its own."""
-
-
-@contextmanager
-def _within(seconds: float) -> Iterator[None]:
-    """Raise ``_Late`` when time is up, and again while that goes unheard; in the main thread of a POSIX system only."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def late(*_: object) -> None:
-        raise _Late
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 5.0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

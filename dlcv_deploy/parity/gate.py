@@ -113,10 +113,10 @@ def _power(report: ParityReport, loss: Loss) -> str:
     margins = {f"{report.margin:g}": report.margin}
     if report.top1:
         margins |= {f"{_points(report.top1 / part)} ({name})": report.top1 / part for name, part in MLPERF}
-    needed = [f"{name}: {images_needed(points, changed, report.images):,}" for name, points in margins.items()]
     best = f"the smallest provable loss is {_points(provable(changed, report.images))} points"
-    what = "of an equal candidate, with a chance of 80 %"
-    return f"With {_images(report.images)} {best}; images to prove {', '.join(needed)} ({what})"
+    needed = (f"{name} takes {images_needed(points, changed, report.images):,}" for name, points in margins.items())
+    said = f"With {_images(report.images)} {best}, of a candidate that loses as many as it gains"
+    return f"{said}; to prove it with a chance of 80 %, {', '.join(needed)}"
 
 
 def _points(value: float) -> str:

@@ -34,8 +34,17 @@ def sentence_of(subject: str, said: str) -> str:
 
 
 def worst_layers(drift: Drift) -> tuple[LayerError, ...]:
-    """The layers by their distance from fp32, the farthest first; equals in the order of computation."""
-    return tuple(sorted(drift.layers, key=lambda layer: -math.inf if math.isnan(layer.sqnr_db) else layer.sqnr_db))
+    """The layers by their distance from fp32, the farthest first; equals in the order of computation.
+
+    JSON has no infinity: the SQNR of a layer without noise comes back from it as NaN, and its cosine as 1.
+    """
+
+    def distance(layer: LayerError) -> float:
+        if not math.isnan(layer.sqnr_db):
+            return layer.sqnr_db
+        return math.inf if layer.cosine == 1 else -math.inf
+
+    return tuple(sorted(drift.layers, key=distance))
 
 
 def drift_rows(drift: Drift, most: int = LAYERS_SHOWN) -> tuple[tuple[str, ...], ...]:

@@ -2,9 +2,6 @@
 
 import logging
 import os
-import signal
-import threading
-import time
 import warnings
 
 import numpy as np
@@ -104,7 +101,7 @@ def compiler(monkeypatch):
 
 
 def state():
-    return logging.root.manager.disable, signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
+    return logging.root.manager.disable, list(warnings.filters)
 
 
 def test_it_is_compiled_beforehand_for_the_batches_asked_for(compiler):
@@ -130,21 +127,6 @@ def test_it_is_compiled_beforehand_for_the_batches_asked_for(compiler):
         session.run(images(1))
 
 
-def test_a_compiler_that_hangs_is_stopped(compiler):
-    def work(batch):
-        try:
-            time.sleep(60)
-        except Exception:  # as compilers do
-            pytest.fail("the time limit was swallowed")
-
-    compiler(work)
-    before, start = state(), time.monotonic()
-    with pytest.raises(SpecError, match=r"torch\.compile took longer than 0\.05 s"):
-        CompiledSession(Net(), *SPECS, (1,), limit_s=0.05)
-    assert time.monotonic() - start < 30
-    assert state() == before
-
-
 def test_what_it_cannot_compile_has_a_reason(compiler):
     def work(batch):
         raise RuntimeError("backend='inductor' raised:\nInvalidCxxCompiler: No working C++ compiler found\n\nSet X=1")
@@ -154,15 +136,6 @@ def test_what_it_cannot_compile_has_a_reason(compiler):
     with pytest.raises(SpecError, match=r"^torch\.compile: InvalidCxxCompiler: No working C\+\+ compiler found\n"):
         CompiledSession(Net(), *SPECS, (1,))
     assert state() == before
-
-
-def test_beside_the_main_thread_there_is_no_limit(compiler):
-    compiler(lambda batch: None)
-    made = []
-    thread = threading.Thread(target=lambda: made.append(CompiledSession(Net(), *SPECS, (1,), limit_s=1e-9)))
-    thread.start()
-    thread.join()
-    assert made[0].run(images(1))["logits"].shape == (1, 5)
 
 
 @pytest.mark.slow

@@ -96,8 +96,9 @@ def test_the_margin_is_the_reports():
 
 def test_sentences():
     power = (
-        "With 10,000 images the smallest provable loss is 0.32 points; images to prove 0.5: 8,356, 0.92 (MLPerf 99 %):"
-        " 2,590, 0.092 (MLPerf 99.9 %): 241,305 (of an equal candidate, with a chance of 80 %)"
+        "With 10,000 images the smallest provable loss is 0.32 points, of a candidate that loses as many as it gains;"
+        " to prove it with a chance of 80 %, 0.5 takes 8,356, 0.92 (MLPerf 99 %) takes 2,590, 0.092 (MLPerf 99.9 %)"
+        " takes 241,305"
     )
     assert sentences(report_of(SHOWN, NOT_SHOWN, WORSE, ABSENT, leg("gains", 0, 40), leg("nan", non_finite=3))) == (
         "a: shown: loses at most 0.28 points of top-1 (95 %), margin 0.5",
@@ -124,7 +125,7 @@ def test_one_image_and_none_with_labels():
     assert sentences(one) == (
         "x: not shown: may lose 79.35 points of top-1 (95 %), margin 0.5; 1 image with 0 % turned right or wrong can"
         " show 79.35 at best; showing 0.5 takes 765",
-        "With 1 image the smallest provable loss is 79.35 points; images to prove 0.5: 765 (of an equal candidate,"
-        " with a chance of 80 %)",
+        "With 1 image the smallest provable loss is 79.35 points, of a candidate that loses as many as it gains; to"
+        " prove it with a chance of 80 %, 0.5 takes 765",
     )
     assert sentences(report_of(leg(), labelled=False)) == ()
