@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import functools
 import sys
 import tempfile
 import threading
@@ -71,7 +72,7 @@ def load(engine: Engine) -> CheckedSession:
     xml, weights = file_of(engine, FILES[0]), file_of(engine, FILES[1], may_be_empty=True)
     ov = _openvino()
     try:
-        model = ov.Core().read_model(xml, weights)
+        model = _core().read_model(xml, weights)
         inputs, outputs = _specs(model, engine.batch)  # not of what is compiled: casts melt there, and names with them
         compiled = _compiled(ov, model, engine.streams, engine.threads)
         settings = _settings(compiled)
@@ -98,7 +99,7 @@ def convert(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[s
     ov = _openvino()
     onnx = files["model.onnx"]
     try:
-        model = ov.Core().read_model(_guarded(onnx))
+        model = _core().read_model(_guarded(onnx))
         _name_ports(model, onnx)
         _specs(model, Dim(*request["batch"]))
         _compiled(ov, model)
@@ -142,7 +143,7 @@ def executed(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[
     """
     ov = _openvino()
     try:
-        model = ov.Core().read_model(files[FILES[0]], files[FILES[1]])
+        model = _core().read_model(files[FILES[0]], files[FILES[1]])
         compiled = _compiled(ov, model)
         batch = Dim(*request["batch"])
         feeds = [np.zeros((batch.lo, *spec.shape), spec.dtype) for spec in _specs(model, batch)[0]]
@@ -189,7 +190,7 @@ def _compiled(ov: Any, model: Any, streams: int = 1, threads: int = 0) -> Any:  
         how["NUM_STREAMS"] = str(streams)
     if threads:
         how["INFERENCE_NUM_THREADS"] = str(threads)
-    compiled = ov.Core().compile_model(model, "CPU", how)
+    compiled = _core().compile_model(model, "CPU", how)
     got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if got != wanted:
         raise ToolError(f"OpenVINO would compute in {got}, though {wanted} was asked for", fix="use another target")
@@ -207,7 +208,7 @@ def _settings(compiled: Any) -> dict[str, str]:  # noqa: ANN401 - as above
 
 
 def _precision(ov: Any, model: Any) -> str:  # noqa: ANN401 - as above
-    native = "FP16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = "FP16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "f16" if native and _carries_fp16(ov, model) else "f32"
 
 
@@ -252,6 +253,16 @@ def _openvino() -> Any:  # noqa: ANN401 - as above
     """
     with _without(_TELEMETRY):
         return optional.module("openvino", extra=name)
+
+
+@functools.cache
+def _core() -> Any:  # noqa: ANN401 - as above
+    """The one core of this process, which stays until it ends.
+
+    Each core brings a stack for signal handlers (2026.4), and puts back the one before when it goes, which may have
+    gone already: the next signal then kills the process.
+    """
+    return _openvino().Core()
 
 
 @contextmanager

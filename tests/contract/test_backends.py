@@ -9,6 +9,7 @@ import pytest
 from helpers import models
 
 from dlcv_deploy import backends
+from dlcv_deploy.backends import optional
 from dlcv_deploy.errors import ArtifactError, MissingBackend, SpecError, ToolError
 from dlcv_deploy.types import Ability, CompileOptions, Dim, Engine, TensorSpec
 
@@ -85,7 +86,7 @@ def test_ability_is_told_without_importing_the_package(name):
 @pytest.mark.parametrize("name", EVERY)
 def test_an_absent_package_is_a_reason_with_the_extra(monkeypatch, name):
     backend = backends.get(name)
-    monkeypatch.setattr(backends.onnxruntime.optional, "version_of", lambda *_: "")
+    monkeypatch.setattr(optional, "version_of", lambda *_: "")
     ability = backend.ability()
     extra = {"tensorrt_rtx": "rtx", "tensorrt": "gpu"}.get(name, name)
     assert ability.no_compile == ability.no_run == f"{name} is not installed; pip install 'dlcv-deploy[{extra}]'"

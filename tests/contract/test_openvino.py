@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,25 @@ def test_importing_it_reports_to_nobody(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env={**env, "HOME": str(tmp_path)}, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_after_several_sessions_is_survived():
+    """Each core of OpenVINO 2026.4 leaves the one before's stack for signal handlers behind, which may be gone."""
+    code = (
+        "import os, signal\n"
+        "from dlcv_deploy import backends\n"
+        "from dlcv_deploy.types import CompileOptions\n"
+        "from helpers import models\n"
+        "backend = backends.get('openvino')\n"
+        "engine = backend.compile(models.linear(), CompileOptions())\n"
+        "held = [backend.load(engine) for _ in range(3)]\n"
+        "while held: held.pop(0).close()\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('heard', flush=True))\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=here, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def test_files_are_those_that_benchmark_app_reads():
@@ -91,23 +111,23 @@ class FakeCore:
 def test_the_precision_is_the_graphs(monkeypatch, build, abilities, precision):
     module = backends.get("openvino")
     ov = module._openvino()
-    model = ov.Core().read_model(build())
-    monkeypatch.setattr(ov, "Core", lambda: FakeCore(abilities))
+    model = module._core().read_model(build())
+    monkeypatch.setattr(module, "_core", lambda: FakeCore(abilities))
     assert module._compiled(ov, model).get_property("").to_string() == precision
 
 
 def test_another_precision_than_asked_for_is_an_error(monkeypatch):
     module = backends.get("openvino")
     ov = module._openvino()
-    model = ov.Core().read_model(models.net())
-    monkeypatch.setattr(ov, "Core", lambda: FakeCore(["BF16"], follows=False))
+    model = module._core().read_model(models.net())
+    monkeypatch.setattr(module, "_core", lambda: FakeCore(["BF16"], follows=False))
     with pytest.raises(ToolError, match="OpenVINO would compute in bf16, though f32 was asked for"):
         module._compiled(ov, model)
 
 
 def test_fp16_without_fp16_arithmetic_is_noted():
     module = backends.get("openvino")
-    native = "FP16" in module._openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = "FP16" in module._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     notes = module.compile(models.net_fp16(), CompileOptions()).notes
     assert [("no fp16 arithmetic" in note) for note in notes] == ([] if native else [True])
     assert module.compile(models.net(), CompileOptions()).notes == ()
