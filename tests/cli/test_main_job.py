@@ -29,11 +29,11 @@ def shell(words, room, cache, **env):
 
 
 def test_the_readmes_commands_on_the_bundled_network(room, cache):
-    """build, bench and inspect to the letter; the build needs no images, for a table comes with the weights."""
+    """build, bench and report to the letter; the build needs no images, for a table comes with the weights."""
     text = (ROOT / "README.md").read_text()
-    shown = re.findall(r"^dlcv-deploy ((?:build resnet20 --int8|bench|inspect)[^\n]*)$", text, re.M)
-    lines = [line for line in shown if "--weights" not in line]
-    assert [line.split()[0] for line in lines] == ["build", "bench", "inspect"]
+    shown = re.findall(r"^dlcv-deploy ((?:build resnet20 --int8|bench resnet20-int8.dlcv|report)[^\n]*)$", text, re.M)
+    lines = [line for line in shown if not re.search(r"--(weights|batch|also|full)", line)]
+    assert [line.split()[0] for line in lines] == ["build", "bench", "report"]
     for line in lines:
         done = shell(line.split(), room, cache)
         assert done.returncode == 0, done.stderr

@@ -53,7 +53,7 @@ class Scale:
 
 
 _LARGEST = 1e100
-"""From here on figures are damaged, and differences of them overflow."""
+"""From here on figures are damaged, and differences of them overflow; below its inverse, ratios do."""
 
 
 def finite(values: Iterable[float | None]) -> list[float]:
@@ -75,7 +75,7 @@ def scale(
         pad: The margin at either end, as a share of the extent; none at zero.
     """
     found = finite(values)
-    if log and (above := [value for value in found if value > 0]):
+    if log and (above := [value for value in found if value > 1 / _LARGEST]):
         lo, hi = min(above), max(above)
         wide = (hi / lo) ** pad if hi / lo > 1.2 else 1.2
         return Scale(lo / wide, hi * wide, a, b, log=True)
