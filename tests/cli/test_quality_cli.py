@@ -41,7 +41,7 @@ def test_trials_are_shown_and_stand_in_the_table(run, photos, tmp_path):
     words = ["--quality", "fast", "--robustness", 2]
     done = run(*CALIBRATE, "--calib", photos, "--calib-count", 8, *words, "-o", table, "--json")
     assert done.code == 0, done.err
-    assert "trials  Scored on 2 held out of: 8 of 40 images of the folder" in done.err
+    assert "trials: Scored on 2 held out of: 8 of 40 images of the folder" in done.err
     assert "Calibrated on 2 random draws of 3 images" in done.err
     assert len(done.value["study"]["robustness"]["scores"]) == 2
     assert len(read(table).study.robustness.scores) == 2
