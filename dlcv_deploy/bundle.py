@@ -74,6 +74,10 @@ class Bundle:
         """The content of one of its files."""
         return (self.path / name).read_bytes()
 
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return tuple(self.read("labels.txt").decode().splitlines())
+
     def model(self) -> ExportedModel:
         """The graph that the engines were compiled from."""
         m = self.manifest

@@ -197,8 +197,5 @@ def _consistency(engine: Engine, precision: Precision, images: Array, *, quick: 
 def inconsistent(found: tuple[Consistency, ...]) -> tuple[str, ...]:
     """A warning for each check that an engine failed."""
     return tuple(
-        f"{one.engine} does not agree with itself ({check.name}): {check.said}"
-        for one in found
-        for check in one.checks
-        if check.passed is False
+        f"{one.engine} does not agree with itself ({check.name}): {check.said}" for one in found for check in one.failed
     )

@@ -15,11 +15,12 @@ from .bundle import Bundle, open_bundle
 from .errors import ArtifactError, ToolError
 from .parity import compare, contract, statistics
 from .parity.contract import Cost, Distance, Input, PixelsReport
+from .parity.feed import rows_at_once
 from .parity.mistakes import NHWC, explain
 from .progress import Progress, silent
 from .proof import loaded, original
 from .report.document import REFERENCE
-from .types import BATCH, Preprocess
+from .types import Preprocess
 
 if TYPE_CHECKING:
     from .backends.base import Session
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 4
 """Images by which mistakes are told."""
-_BATCH_PIXELS = 1 << 19
 
 
 def golden(reference: Session, pre: Preprocess) -> dict[str, bytes]:
@@ -147,7 +147,7 @@ def _images(
 
     if data is None:
         return _Golden(bundle, contract.golden_images(bundle.manifest.files))
-    classes = tuple(bundle.read("labels.txt").decode().splitlines())
+    classes = bundle.classes()
     return open_samples(data, count=count, skip_bad=skip_bad, classes=classes, truth=truth, progress=progress)
 
 
@@ -202,7 +202,7 @@ def _measured(
     progress: Progress,
 ) -> tuple[Distance, tuple[Cost, ...]]:
     """How far the tensors are from the contract's, and what each session answers to both."""
-    step = max(1, min(BATCH.hi, _BATCH_PIXELS // pre.size**2))
+    step = rows_at_once(pre)
     answers: dict[str, list[tuple[compare.Scores, compare.Scores]]] = {name: [] for name in sessions}
     parts: list[Distance] = []
     with progress("pixels", len(samples)) as advance:

@@ -53,7 +53,7 @@ def validate(
 
     bundle = open_bundle(path)
     m = bundle.manifest
-    classes = tuple(bundle.read("labels.txt").decode().splitlines())
+    classes = bundle.classes()
     samples = open_samples(data, count=count, skip_bad=skip_bad, classes=classes, truth=truth, progress=progress)
     if gated and samples.labels is None:
         raise SpecError(

@@ -77,7 +77,7 @@ class Feed:
             SpecError: A number that cannot be.
         """
         if rows is None:
-            rows = max(1, min(BATCH.hi, _BATCH_PIXELS // pre.size**2))
+            rows = rows_at_once(pre)
         if crops not in COUNTS or rows < 1 or (images is not None and images < 1):
             raise SpecError(f"cannot evaluate {crops} crops, {images} images at a time, {rows} crops a run")
         return cls(samples, pre, crops, images or max(1, rows // crops), rows)
@@ -111,6 +111,11 @@ class Feed:
             sizes=[self.crops, self.images, self.rows],
             pillow=version("pillow"),
         )
+
+
+def rows_at_once(pre: Preprocess) -> int:
+    """The crops that a session takes at once by default."""
+    return max(1, min(BATCH.hi, _BATCH_PIXELS // pre.size**2))
 
 
 def ahead(make: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterator[tuple[K, T]]:

@@ -235,3 +235,8 @@ class Consistency:
     engine: str
     checks: tuple[Check, ...]
     not_run: str = ""
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not hold; what could not be tried has not failed."""
+        return tuple(check for check in self.checks if check.passed is False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..parity.values import Check, Consistency, Drift, LayerError
+from ..parity.values import Consistency, Drift, LayerError
 from .words import ABSENT, layer_name, number, plural
 
 DRIFT_HEAD = ("graph", "layer", "operator", "SQNR dB", "cosine")
@@ -68,15 +68,10 @@ def _decibels(layer: LayerError) -> str:
     return "an unknown SQNR" if found == ABSENT else f"{found} dB"
 
 
-def inconsistent(found: Consistency) -> tuple[Check, ...]:
-    """The checks that an engine failed."""
-    return tuple(check for check in found.checks if check.passed is False)
-
-
 def consistency_lines(found: Sequence[Consistency]) -> tuple[str, ...]:
     """Whether engines agree with themselves: what failed first, and one line for an engine of which nothing did."""
-    failed = [f"{each.engine}: FAILED {check.name}: {check.said}" for each in found for check in inconsistent(each)]
-    return (*failed, *(_consistency_line(each) for each in found if not inconsistent(each)))
+    failed = [f"{each.engine}: FAILED {check.name}: {check.said}" for each in found for check in each.failed]
+    return (*failed, *(_consistency_line(each) for each in found if not each.failed))
 
 
 def _consistency_line(found: Consistency) -> str:

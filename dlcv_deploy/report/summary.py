@@ -6,7 +6,6 @@ from ..latency.values import LatencyReport
 from ..parity.values import Leg, ParityReport
 from .document import CompiledEngine, Report, engine_name
 from .latency import speed
-from .layers import inconsistent
 from .parity import chief_verdict, loss_interval, verdict_words
 from .words import number, plural
 
@@ -22,7 +21,7 @@ def banners(report: Report) -> tuple[str, ...]:
     found += [
         f"INCONSISTENT: {each.engine} does not agree with itself: {', '.join(check.name for check in failed)}."
         for each in report.consistency
-        if (failed := inconsistent(each))
+        if (failed := each.failed)
     ]
     return tuple(found)
 
