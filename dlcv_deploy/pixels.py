@@ -15,7 +15,7 @@ from .bundle import Bundle, open_bundle
 from .errors import ArtifactError, ToolError
 from .parity import compare, contract, statistics
 from .parity.contract import Cost, Distance, Input, PixelsReport
-from .parity.feed import rows_at_once
+from .parity.feed import labels_of, rows_at_once
 from .parity.mistakes import NHWC, explain
 from .progress import Progress, silent
 from .proof import loaded, original
@@ -75,9 +75,11 @@ def compare_pixels(
 
     Raises:
         ArtifactError: The file cannot be read, or is not of such tensors for so many images; an image cannot be read.
+        SpecError: The labels are not of the network's classes.
     """
     bundle = open_bundle(path)
     pre, samples = bundle.manifest.preprocess, _images(bundle, data, count, truth, skip_bad, progress)
+    labels_of(samples, bundle.manifest.classes)  # refused before the work
     found, mistakes = _tensors(pixels, len(samples), pre)
     if data is None:
         whole, costs = _measured(pixels, samples, found, pre, {}, progress)
@@ -226,12 +228,6 @@ def _cost(name: str, answers: Sequence[tuple[compare.Scores, compare.Scores]], l
     flips = int(compare.flipped(compare.predictions(before), compare.predictions(after)).sum())
     if labels is None:
         return Cost(name, flips=flips)
-    classes = before.shape[1]
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ArtifactError(
-            f"a label is {labels.max()}, and the network's classes are 0 to {classes - 1}",
-            fix="give images labelled with this network's classes",
-        )
     right, still = compare.hits(before, labels, 1), compare.hits(after, labels, 1)
     loss = statistics.loss(1, int((right & ~still).sum()), int((still & ~right).sum()), len(labels))
     on_contract, on_pixels = (statistics.percent(int(hits.sum()), len(labels)) for hits in (right, still))

@@ -17,7 +17,7 @@ from ..types import Preprocess, TensorSpec
 from . import compare
 from .answers import Candidate, Chunk, Kept
 from .crops import CENTRE, Input
-from .feed import Feed, Samples, ahead
+from .feed import Feed, Samples, ahead, labels_of
 from .outputs import shared
 from .tally import Answers, Tally
 from .thumbnails import pictured, thumbnail
@@ -80,7 +80,7 @@ def evaluate(
     """
     sessions = {name: c.session for name, c in candidates.items() if not isinstance(c.session, str)}
     outputs = shared(reference, sessions)
-    labels = _labels(samples, outputs[0].shape[0])
+    labels = labels_of(samples, outputs[0].shape[0])
     outputs = outputs if further else outputs[:1]
     feed = Feed.of(samples, pre, crops, batch_images, max_batch)
     if not 0 < margin <= 100:
@@ -192,20 +192,3 @@ def _previous(candidates: Mapping[str, Candidate], name: str) -> str:
     while before and isinstance(candidates[before].session, str):
         before = candidates[before].previous
     return before
-
-
-def _labels(samples: Samples, classes: int) -> compare.Classes | None:
-    if len(samples) < 1:
-        raise SpecError(f"no images to compare on ({samples.source})", fix="give at least one image")
-    labels = samples.labels
-    if labels is None:
-        return None
-    if labels.shape != (len(samples),):
-        raise SpecError(f"{samples.source}: {len(samples)} images, and labels of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() >= classes:
-        wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise SpecError(
-            f"{samples.source}: a label is {wrong}, and the network's classes are 0 to {classes - 1}",
-            fix="give images labelled with this network's classes",
-        )
-    return labels

@@ -118,6 +118,28 @@ def rows_at_once(pre: Preprocess) -> int:
     return max(1, min(BATCH.hi, _BATCH_PIXELS // pre.size**2))
 
 
+def labels_of(samples: Samples, classes: int) -> npt.NDArray[np.int64] | None:
+    """The labels of images, where they have any.
+
+    Raises:
+        SpecError: No images, or labels that are not of so many classes.
+    """
+    if len(samples) < 1:
+        raise SpecError(f"no images to compare on ({samples.source})", fix="give at least one image")
+    labels = samples.labels
+    if labels is None:
+        return None
+    if labels.shape != (len(samples),):
+        raise SpecError(f"{samples.source}: {len(samples)} images, and labels of shape {labels.shape}")
+    if labels.min() < 0 or labels.max() >= classes:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise SpecError(
+            f"{samples.source}: a label is {wrong}, and the network's classes are 0 to {classes - 1}",
+            fix="give images labelled with this network's classes",
+        )
+    return labels
+
+
 def ahead(make: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterator[tuple[K, T]]:
     """Each key with what is made of it, in order; ``threads`` of them are made while one is used, and no more."""
     waiting: deque[tuple[K, Future[T]]] = deque()
