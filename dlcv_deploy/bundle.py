@@ -25,7 +25,7 @@ from .digest import sha256, sha256_file
 from .errors import ArtifactError, SpecError
 from .types import Dim, Engine, ExportedModel, PluginNeed, Precision, Preprocess, TensorSpec
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "manifest.json"
 SUFFIX = ".dlcv"
 
@@ -37,8 +37,8 @@ class Manifest:
     With ``bgr`` these are turned from BGR to RGB. For a network of the user's own, ``factory`` is what makes it and
     ``code_sha256`` the digest of that code.
 
-    ``engines`` maps a backend to its target, version, notes, batch sizes and files: the name for the vendor, and the
-    path in the bundle. An engine that calls a plugin has an entry ``plugin`` besides, the fields of ``PluginNeed``.
+    ``engines`` maps a backend to its target (in words, and as GPU architectures ``sm``, with those ``later`` or not),
+    version, notes, batch sizes and files: the name for the vendor, and the path in the bundle. An engine that calls a plugin has an entry ``plugin`` besides, the fields of ``PluginNeed``.
     ``build_key`` names the inputs of the build: two bundles with one key hold the same thing. ``contract`` are the
     steps from an image to an input, in words, which the files in ``golden/`` show.
     """
@@ -131,6 +131,8 @@ def write(
             content[paths[name]] = data
         entries[engine.backend] = {
             "target": engine.target,
+            "sm": list(engine.sm),
+            "later": engine.later,
             "version": engine.version,
             "notes": list(engine.notes),
             "batch": list(dc.astuple(engine.batch)),

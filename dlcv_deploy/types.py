@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import math
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -28,6 +29,8 @@ class Dim:
                 fix="write it as lo:opt:hi with 1 <= lo <= opt <= hi",
             )
 
+
+_SM = re.compile(r"\b(\d+)\.(\d)\b")
 
 BATCH = Dim(1, 10, 64)
 """Batch sizes an engine takes: one image, ten crops, and room for throughput."""
@@ -196,6 +199,16 @@ class Engine:
     streams: int = 1
     threads: int = 0
     cuda_graphs: bool = True
+
+    @property
+    def sm(self) -> tuple[int, ...]:
+        """The GPU architectures that ``target`` names (89 for SM 8.9); empty for a CPU's."""
+        return tuple(int(major + minor) for major, minor in _SM.findall(self.target))
+
+    @property
+    def later(self) -> bool:
+        """Whether it runs on architectures above these too."""
+        return self.target.endswith(" and later")
 
 
 @dc.dataclass(frozen=True, slots=True)

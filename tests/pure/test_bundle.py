@@ -96,7 +96,7 @@ def test_a_folder_without_manifest_is_no_bundle(bundle, tmp_path):
         open_bundle(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 3}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 4}', "null"])
 def test_a_damaged_manifest_is_said_to_be(bundle, text):
     (bundle.path / "manifest.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
@@ -106,7 +106,7 @@ def test_a_damaged_manifest_is_said_to_be(bundle, text):
 def test_another_schema_is_refused_by_number(bundle):
     document = json.loads((bundle.path / "manifest.json").read_text())
     (bundle.path / "manifest.json").write_text(json.dumps({**document, "schema": 99}))
-    with pytest.raises(ArtifactError, match="schema 99, not 3"):
+    with pytest.raises(ArtifactError, match="schema 99, not 4"):
         open_bundle(bundle.path)
 
 
@@ -164,7 +164,7 @@ def test_what_an_engine_needs_comes_back(with_plugin):
 
 def test_the_manifest_says_what_is_needed_and_only_where_it_is(with_plugin, bundle):
     document = json.loads((with_plugin.path / "manifest.json").read_text())
-    assert document["schema"] == 3
+    assert document["schema"] == 4
     assert document["engines"]["tensorrt_rtx"]["plugin"] == {
         "file": LIBRARY,
         "sha256": sha256(b"library"),

@@ -1,0 +1,1 @@
+"""Engines inside an application: numpy, Pillow and one backend, nothing else."""
