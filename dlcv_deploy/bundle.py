@@ -38,9 +38,10 @@ class Manifest:
     ``code_sha256`` the digest of that code.
 
     ``engines`` maps a backend to its target (in words, and as GPU architectures ``sm``, with those ``later`` or not),
-    version, notes, batch sizes and files: the name for the vendor, and the path in the bundle. An engine that calls a plugin has an entry ``plugin`` besides, the fields of ``PluginNeed``.
-    ``build_key`` names the inputs of the build: two bundles with one key hold the same thing. ``contract`` are the
-    steps from an image to an input, in words, which the files in ``golden/`` show.
+    version, notes, batch sizes and files: the name for the vendor, and the path in the bundle. An engine that calls a
+    plugin has an entry ``plugin`` besides, the fields of ``PluginNeed``. ``build_key`` names the inputs of the build:
+    two bundles with one key hold the same thing. ``contract`` are the steps from an image to an input, in words, which
+    the files in ``golden/`` show.
     """
 
     model: str

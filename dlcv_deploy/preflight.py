@@ -8,9 +8,9 @@ The C++ library (``cpp/src/preflight.cpp``) makes the same checks in the same or
    is missing.
 3. Every engine, or the one that is asked for (``engine_none`` where the bundle lacks it), in the order of ``ORDER``:
    ``runtime_missing``, then of the installed ``runtime_other`` (the two TensorRTs take their own version alone) or
-   ``runtime_older`` (OpenVINO and ONNX Runtime, by year or major and by minor version); for a GPU's engine ``gpu_none``,
-   or ``driver_old``, ``gpu_other``, ``gpu_memory``; else ``memory``; then the plugin: ``plugin_missing``,
-   ``plugin_other``, ``plugin_machine``, ``plugin_sm``. All that hold are told.
+   ``runtime_older`` (OpenVINO and ONNX Runtime, by year or major and by minor version); for a GPU's engine
+   ``gpu_none``, or ``driver_old``, ``gpu_other``, ``gpu_memory``; else ``memory``; then the plugin:
+   ``plugin_missing``, ``plugin_other``, ``plugin_machine``, ``plugin_sm``. All that hold are told.
 
 An engine takes at the least as much memory as its files have bytes; MiB are rounded up for what it takes and down for
 what is free.
