@@ -1,7 +1,7 @@
 """The sentences that the Python and the C++ runtime share: one table, ``messages.json``, read by both.
 
 A message has two templates: ``what`` is wrong, and the ``fix``. ``{name}`` stands for a value, as text; nothing else is
-replaced, so that both languages do the same.
+replaced, so that both languages do the same. A cause has no templates: it is found by what a native tool said.
 """
 
 from __future__ import annotations
@@ -32,6 +32,21 @@ def message(code: str, **values: object) -> Message:
     """
     entry = _table()["messages"][code]
     return Message(code, _filled(entry["what"], values), _filled(entry["fix"], values))
+
+
+def cause_of(tool: str, text: str) -> Message | None:
+    """What lies behind the words of a native tool, where they are among the known ones.
+
+    The first entry of ``causes`` of which the text holds all substrings, letter for letter.
+
+    Args:
+        tool: A backend's name, or "cuda" where CUDA was called without one.
+        text: All that the tool said.
+    """
+    for entry in _table()["causes"]:
+        if tool in entry["tools"] and all(part in text for part in entry["all"]):
+            return Message(entry["code"], entry["what"], entry["fix"])
+    return None
 
 
 def _filled(template: str, values: dict[str, object]) -> str:
