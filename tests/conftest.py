@@ -68,6 +68,13 @@ def _tool(find):
     return missing
 
 
+def _cpp_libraries():
+    folders = [Path("/usr/include"), *Path("/usr/include").glob("*-linux-gnu")]
+    wanted = ("nlohmann/json.hpp", "jpeglib.h", "png.h", "openssl/evp.h")
+    lacking = [name for name in wanted if not any((folder / name).is_file() for folder in folders)]
+    return f"no header {', '.join(lacking)}" if lacking else ""
+
+
 def _chromium():
     from helpers.chromium import find_chromium
 
@@ -83,6 +90,7 @@ CAPABILITIES = {
     "chromium": _chromium,
     "gxx": _tool(toolchain.find_cxx),
     "cmake": _tool(toolchain.find_cmake),
+    "cpp_libraries": _cpp_libraries,
     "cuobjdump": _tool(sass.find_disassembler),
     "tensorrt_headers": _tool(toolchain.find_headers),
 }
