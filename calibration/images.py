@@ -85,14 +85,32 @@ def decode(path: Path | BinaryIO, name: str) -> Pixels:
         return _rgb(file)
 
 
+def converted(image: Opened, name: str) -> Pixels:
+    """An image that Pillow holds, or has opened, as ``decode`` would give it.
+
+    Raises:
+        ArtifactError: As ``decode``.
+    """
+    with _named(name, name):
+        return _rgb(image)
+
+
 @contextmanager
 def _opened(path: Path | BinaryIO, name: str) -> Iterator[Opened]:
     """An image file whose every failure, until it is closed, is one error."""
     from PIL import Image
 
+    with _named(name, path), Image.open(path, formats=_FORMATS) as file:
+        yield file
+
+
+@contextmanager
+def _named(name: str, path: Path | BinaryIO | str) -> Iterator[None]:
+    """Pillow's failures as one error."""
+    from PIL import Image
+
     try:
-        with Image.open(path, formats=_FORMATS) as file:
-            yield file
+        yield
     except (*_BROKEN, Image.DecompressionBombError) as e:
         raise ArtifactError(f"image {name} cannot be read: {_words(e, path)}", fix=_SKIP) from e
 
@@ -107,7 +125,7 @@ def _rgb(image: Opened) -> Pixels:
     return np.array(image.convert("RGB"))
 
 
-def _words(error: Exception, path: Path | BinaryIO) -> str:
+def _words(error: Exception, path: Path | BinaryIO | str) -> str:
     """The library's words without the path, which may be anywhere."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return words.replace(repr(str(path)), "the file").replace(str(path), "the file") or type(error).__name__

@@ -1,0 +1,232 @@
+"""An engine of a bundle, ready to answer."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import itertools
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from .. import backends
+from ..backends.base import Array, Session
+from ..bundle import Manifest, open_bundle
+from ..errors import MissingBackend, SpecError, ToolError
+from ..parity.compare import finite_rows, softmax
+from ..parity.crops import Input, canvas, fill
+from ..preflight import ORDER
+from ..types import Dim, TensorSpec
+from .images import ImageLike, is_one, pixels_of
+
+if TYPE_CHECKING:
+    from ..types import Engine as Compiled
+
+
+@dc.dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class of an image's answer; ``probability`` is its softmax, the mean over the crops where there are ten."""
+
+    index: int
+    label: str
+    probability: float
+
+
+class Engine:
+    """An engine of a bundle, loaded. Calls may come from several threads, ``close`` among them."""
+
+    def __init__(self, manifest: Manifest, labels: tuple[str, ...], compiled: Compiled, session: Session) -> None:
+        self.model: str = manifest.model
+        self.precision: str = manifest.precision
+        self.backend: str = compiled.backend
+        self.labels = labels
+        self.inputs: tuple[TensorSpec, ...] = manifest.inputs
+        self.outputs: tuple[TensorSpec, ...] = manifest.outputs
+        self.batch: Dim = compiled.batch
+        self._pre = manifest.preprocess
+        self._session = session
+        self._lock = threading.RLock()  # a signal's handler may close the engine in the middle of a call
+        self._calls, self._closed = 0, False
+        self._free = weakref.finalize(self, session.close)
+        self._free.atexit = False  # the process's end frees it; a call may still run then
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backend: str | None = None,
+        device: int = 0,
+        threads: int = 0,
+        streams: int = 1,
+        cuda_graphs: bool = True,
+    ) -> Engine:
+        """Check a bundle and this machine, then load an engine.
+
+        Args:
+            path: The bundle's folder.
+            backend: Which of its engines; by default the first that runs here, a GPU's before a CPU's.
+            device: Which GPU.
+            threads: How many threads a call may use of a CPU; 0 for the runtime's own choice.
+            streams: How many threads will call at once, on a CPU: each call gets its share of the cores.
+            cuda_graphs: On a GPU, record the work once, then replay it.
+
+        Raises:
+            ArtifactError: No bundle, or a damaged, altered or incomplete one.
+            MissingBackend: None of its engines runs here, or the one that is named does not.
+            SpecError: The bundle holds no such engine, or an argument is wrong.
+        """
+        for name, value, least in (("device", device, 0), ("threads", threads, 0), ("streams", streams, 1)):
+            if value < least:
+                raise SpecError(f"{name} is {value}", fix=f"give {least} or more")
+        bundle = open_bundle(Path(path))
+        name = _choice(bundle.manifest) if backend is None else backend
+        compiled = dc.replace(bundle.engine(name), threads=threads, streams=streams, cuda_graphs=cuda_graphs)
+        session = backends.get(name).load(compiled)
+        return cls(bundle.manifest, bundle.classes(), compiled, session)
+
+    @overload
+    def classify(self, images: ImageLike, *, top: int = 5, crops: int = 1) -> tuple[Prediction, ...]: ...
+
+    @overload
+    def classify(
+        self, images: Iterable[ImageLike], *, top: int = 5, crops: int = 1
+    ) -> list[tuple[Prediction, ...]]: ...
+
+    def classify(
+        self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, crops: int = 1
+    ) -> tuple[Prediction, ...] | list[tuple[Prediction, ...]]:
+        """The most probable classes, the best first; of equals, the class with the lower index.
+
+        Args:
+            images: One image, or any number of them: paths, bytes of files, open files, RGB arrays (H, W, 3) of uint8,
+                Pillow images, or one array (N, H, W, 3). As many as fill a batch are in memory at a time.
+            top: How many classes, at the most.
+            crops: 1 for the centre; 10 for the ten of Krizhevsky et al. (2012), whose probabilities are averaged.
+
+        Returns:
+            A tuple for one image; a list of them for several.
+
+        Raises:
+            ArtifactError: A file cannot be read as an image; names it.
+            SpecError: Something is no image, ``top`` or ``crops`` is wrong, or the engine is closed.
+            ToolError: The engine failed, or its answer is not finite.
+        """
+        if top < 1:
+            raise SpecError(f"the best {top} classes are none", fix="give top=1 or more")
+        if is_one(images):
+            return self._answers([images], top, crops, 0)[0]
+        several: Iterator[ImageLike] = iter(images)
+        found: list[tuple[Prediction, ...]] = []
+        while chunk := list(itertools.islice(several, max(1, self.batch.hi // crops))):
+            found += self._answers(chunk, top, crops, len(found))
+        return found
+
+    def preprocess(self, image: ImageLike, *, crops: int = 1) -> Input:
+        """An image as the network's inputs.
+
+        Args:
+            image: As for ``classify``.
+            crops: 1 or 10.
+
+        Returns:
+            (crops, 3, S, S), float32.
+
+        Raises:
+            ArtifactError: A file cannot be read as an image; names it.
+            SpecError: It is no image, or cannot be cut into so many crops.
+        """
+        return self._inputs([image], crops, 0)
+
+    def run(self, batch: Array) -> dict[str, Array]:
+        """The network's outputs by name, for any number of inputs.
+
+        Args:
+            batch: (N, 3, S, S), float32. What exceeds the engine's largest batch is run in pieces; what is less than
+                its smallest is filled with zeros, whose outputs are cut off.
+
+        Raises:
+            SpecError: Another type or shape, or the engine is closed.
+            ToolError: The engine failed.
+        """
+        with self._lock:
+            if self._closed:
+                raise SpecError("the engine is closed", fix="load it again")
+            self._calls += 1
+        try:
+            return self._run(batch)
+        finally:
+            with self._lock:
+                self._calls -= 1
+                if self._closed and not self._calls:
+                    self._free()
+
+    def close(self) -> None:
+        """Free what the engine holds, with the last of the calls that still run; later calls are refused."""
+        with self._lock:
+            self._closed = True
+            if not self._calls:
+                self._free()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, batch: Array) -> dict[str, Array]:
+        source, lo, hi = self.inputs[0].name, self.batch.lo, self.batch.hi
+        if not isinstance(batch, np.ndarray) or batch.ndim == 0 or lo <= len(batch) <= hi:
+            return self._session.run({source: batch})  # which says what is wrong
+        pieces = []
+        for start in range(0, max(1, len(batch)), hi):
+            piece = batch[start : start + hi]
+            rows, short = len(piece), lo - len(piece)
+            if short > 0:
+                piece = np.concatenate([piece, np.zeros((short, *piece.shape[1:]), piece.dtype)])
+            pieces.append({name: array[:rows] for name, array in self._session.run({source: piece}).items()})
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _inputs(self, images: list[Any], crops: int, first: int) -> Input:
+        """Inputs of images, crops beside each other; ``first`` is the number of the first image."""
+        size = self._pre.size
+        out = np.empty((len(images) * crops, 3, size, size), np.float32)
+        for i, image in enumerate(images):
+            square = canvas(pixels_of(image, f"number {first + i}"), self._pre)
+            fill(out[i * crops : (i + 1) * crops], square, self._pre, crops)
+        return out
+
+    def _answers(self, images: list[Any], top: int, crops: int, first: int) -> list[tuple[Prediction, ...]]:
+        x = self._inputs(images, crops, first)
+        logits = self.run(x)[self.outputs[0].name].reshape(len(images), crops, -1)
+        if not finite_rows(logits).all():
+            bad = first + int(np.argmin(finite_rows(logits)))
+            raise ToolError(
+                f"the engine's answer to image number {bad} is not finite", fix="dlcv-deploy validate BUNDLE"
+            )
+        probabilities = softmax(logits).mean(1)
+        scores = probabilities if crops > 1 else logits[:, 0]  # logits rank alike, and do not underflow to ties
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        return [
+            tuple(Prediction(int(i), self.labels[i], float(row[i])) for i in order)
+            for row, order in zip(probabilities, best, strict=True)
+        ]
+
+
+def _choice(manifest: Manifest) -> str:
+    """The first engine that this machine can run."""
+    held = [name for name in ORDER if name in manifest.engines]
+    reasons = {name: backends.get(name).ability().no_run for name in held}
+    for name, reason in reasons.items():
+        if not reason:
+            return name
+    raise MissingBackend(
+        f"no engine of the bundle runs here: {'; '.join(reasons.values())}", fix="dlcv-deploy doctor shows what can"
+    )
