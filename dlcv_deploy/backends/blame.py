@@ -32,6 +32,8 @@ def culprits(onnx: bytes, message: str) -> list[str]:
     """
     if told := _WHILE_RUNNING.search(message):
         return [f"node {told[2]!r} ({told[1]})"]
+    if not onnx:
+        return []
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
     from onnx import load_model_from_string
 
