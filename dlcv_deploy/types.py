@@ -186,7 +186,8 @@ class Engine:
     ``target`` says for what in words ("CPU", "SM 8.6, 8.9"); ``notes`` are warnings worth keeping; ``batch`` are the
     batch sizes it takes; ``plugin`` is the library without which it cannot run. Bundles do not keep the rest, which is
     how it is loaded: ``streams`` as in ``CompileOptions``; ``threads`` that it may use of a CPU, 0 for the runtime's
-    own choice; ``cuda_graphs``, whether a GPU's work is recorded once and then replayed.
+    own choice; ``cuda_graphs``, whether a GPU's work is recorded once and then replayed; ``device``, on
+    which GPU.
     """
 
     backend: str
@@ -199,6 +200,7 @@ class Engine:
     streams: int = 1
     threads: int = 0
     cuda_graphs: bool = True
+    device: int = 0
 
     @property
     def sm(self) -> tuple[int, ...]:

@@ -38,6 +38,8 @@ _SETTINGS = (
 )
 """What a compiled model says of itself that its speed depends on."""
 _PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
+_alone = threading.RLock()
+"""Held while the package is imported and its core is made: engines may be loaded in several threads at once."""
 _DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "int8"}
 
 
@@ -251,17 +253,22 @@ def _openvino() -> Any:  # noqa: ANN401 - as above
     Importing it otherwise reports to Google Analytics from a forked process and leaves an identity in the home
     folder. Without the package ``openvino_telemetry`` it uses a stub of its own, which does nothing.
     """
-    with _without(_TELEMETRY):
+    with _alone, _without(_TELEMETRY):
         return optional.module("openvino", extra=name)
 
 
-@functools.cache
 def _core() -> Any:  # noqa: ANN401 - as above
     """The one core of this process, which stays until it ends.
 
     Each core brings a stack for signal handlers (2026.4), and puts back the one before when it goes, which may have
     gone already: the next signal then kills the process.
     """
+    with _alone:  # a cache alone makes two where two threads ask for the first
+        return _made()
+
+
+@functools.cache
+def _made() -> Any:  # noqa: ANN401 - as above
     return _openvino().Core()
 
 
