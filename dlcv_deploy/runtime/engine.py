@@ -16,10 +16,12 @@ import numpy as np
 
 from .. import backends
 from ..backends.base import Array, Session
+from ..backends.session import describe
 from ..bundle import Manifest, open_bundle
-from ..errors import MissingBackend, SpecError, ToolError
+from ..errors import ArtifactError, MissingBackend, SpecError, ToolError
+from ..messages import message
 from ..parity.compare import finite_rows, softmax
-from ..parity.crops import Input, canvas, fill
+from ..parity.crops import COUNTS, Input, canvas, fill
 from ..preflight import ORDER
 from ..types import Dim, TensorSpec
 from .images import ImageLike, is_one, pixels_of
@@ -85,10 +87,22 @@ class Engine:
             if value < least:
                 raise SpecError(f"{name} is {value}", fix=f"give {least} or more")
         bundle = open_bundle(Path(path))
+        labels = bundle.classes()
+        if len(inputs := bundle.manifest.inputs) > 1:
+            raise SpecError(
+                f"the network takes {len(inputs)} inputs, {', '.join(map(describe, inputs))}, and no single image",
+                fix="run the engine's files in the bundle with the tool that they are for",
+            )
         name = _choice(bundle.manifest) if backend is None else backend
-        compiled = dc.replace(bundle.engine(name), threads=threads, streams=streams, cuda_graphs=cuda_graphs)
+        compiled = dc.replace(
+            bundle.engine(name), threads=threads, streams=streams, cuda_graphs=cuda_graphs, device=device
+        )
         session = backends.get(name).load(compiled)
-        return cls(bundle.manifest, bundle.classes(), compiled, session)
+        if why := _disagreement(bundle.manifest, labels, session):
+            session.close()
+            damaged = message("manifest_damaged", path=path, why=why)
+            raise ArtifactError(damaged.what, fix=damaged.fix)
+        return cls(bundle.manifest, labels, compiled, session)
 
     @overload
     def classify(self, images: ImageLike, *, top: int = 5, crops: int = 1) -> tuple[Prediction, ...]: ...
@@ -119,6 +133,7 @@ class Engine:
         """
         if top < 1:
             raise SpecError(f"the best {top} classes are none", fix="give top=1 or more")
+        _check_crops(crops)
         if is_one(images):
             return self._answers([images], top, crops, 0)[0]
         several: Iterator[ImageLike] = iter(images)
@@ -141,6 +156,7 @@ class Engine:
             ArtifactError: A file cannot be read as an image; names it.
             SpecError: It is no image, or cannot be cut into so many crops.
         """
+        _check_crops(crops)
         return self._inputs([image], crops, 0)
 
     def run(self, batch: Array) -> dict[str, Array]:
@@ -218,6 +234,25 @@ class Engine:
             tuple(Prediction(int(i), self.labels[i], float(row[i])) for i in order)
             for row, order in zip(probabilities, best, strict=True)
         ]
+
+
+def _check_crops(crops: int) -> None:
+    if crops not in COUNTS:
+        raise SpecError(f"cannot cut {crops} crops of an image", fix="give crops=1 for the centre, or crops=10")
+
+
+def _disagreement(manifest: Manifest, labels: tuple[str, ...], session: Session) -> str:
+    """Why a manifest is not of this engine, which no digest tells; empty where it is."""
+    for side in ("inputs", "outputs"):
+        told, found = (", ".join(sorted(map(describe, getattr(of, side)))) for of in (manifest, session))
+        if told != found:
+            return f"it has the {side} {told}, and the engine {found}"
+    size, logits = manifest.preprocess.size, manifest.outputs[0]
+    if manifest.inputs[0].shape != (3, size, size):
+        return f"it cuts images of {size} x {size}, and the network takes {describe(manifest.inputs[0])}"
+    if logits.shape != (len(labels),):
+        return f"there are {len(labels)} labels, and the network answers with {describe(logits)}"
+    return ""
 
 
 def _choice(manifest: Manifest) -> str:

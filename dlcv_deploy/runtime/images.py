@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 ImageLike: TypeAlias = Union[str, "os.PathLike[str]", bytes, BinaryIO, Pixels, "Opened"]
 _KINDS = "give a path, the bytes of a file, an RGB array (height, width, 3) of uint8, or a Pillow image"
+_CONTENT = (bytes, bytearray, memoryview)
 
 
 def is_one(images: ImageLike | Iterable[ImageLike]) -> TypeGuard[ImageLike]:
     """Whether this is an image, and not several of them."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4
-    return not isinstance(images, Sequence | Iterable) or isinstance(images, str | bytes) or hasattr(images, "read")
+    return not isinstance(images, Iterable) or isinstance(images, (str, *_CONTENT)) or hasattr(images, "read")
 
 
 def pixels_of(image: ImageLike | Any, name: str) -> Pixels:  # noqa: ANN401 - what it is, is asked here
@@ -43,7 +44,7 @@ def pixels_of(image: ImageLike | Any, name: str) -> Pixels:  # noqa: ANN401 - wh
     try:
         if isinstance(image, str | os.PathLike):
             return decode(Path(image), str(image))
-        if isinstance(image, bytes | bytearray | memoryview):
+        if isinstance(image, _CONTENT):
             return decode(io.BytesIO(image), name)
         if hasattr(image, "read"):
             return decode(image, name)
