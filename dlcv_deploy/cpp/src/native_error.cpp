@@ -38,9 +38,9 @@ const Bytes& file_of(const std::map<std::string, Bytes>& files, const std::strin
   return found->second;
 }
 
-Error damaged(const std::string& backend, const std::string& why, const std::string& tool) {
+Error damaged(const std::string& backend, const std::string& why, const std::string& words) {
   const std::string what = "the " + backend + " engine cannot be read: ";
-  const Message cause = tool.empty() ? Message{} : cause_of(backend, why);
+  const Message cause = cause_of(backend, words);
   if (cause.code.empty()) return Error(ErrorKind::artifact, "", what + one_line(why), kAgain);
   return Error(ErrorKind::artifact, cause.code, what + cause.what + " (" + one_line(why) + ")", cause.fix);
 }

@@ -13,8 +13,8 @@ namespace dlcv {
 const Bytes& file_of(const std::map<std::string, Bytes>& files, const std::string& backend, const std::string& name,
                      bool may_be_empty = false);
 
-// The error for an engine that its own runtime does not take; with `tool`, `why` is in that tool's words.
-Error damaged(const std::string& backend, const std::string& why, const std::string& tool = "");
+// The error for an engine that its own runtime does not take, with the cause of that runtime's words where it is known.
+Error damaged(const std::string& backend, const std::string& why, const std::string& words = "");
 
 // The error for what a tool would not do, with its words, and their cause where it is known.
 Error refused(const std::string& tool, const std::string& backend, const std::string& what, const std::string& words);

@@ -171,7 +171,7 @@ std::unique_ptr<Session> load(const EngineEntry&, const Manifest& manifest, cons
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& e) {
-    throw damaged(kName, e.what(), kTool);
+    throw damaged(kName, e.what(), e.what());
   }
 }
 
