@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MissingBackend, ToolError
+from ..errors import MissingBackend, SpecError, ToolError
+from ..messages import message
 from . import optional
 
 Bytes = npt.NDArray[np.uint8]
 _EXTRA = "gpu"
-_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _CUDA_SUCCESS, _CUDA_NO_DEVICE = 0, 100  # CUresult in cuda.h
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute in cuda.h
-_ABSENT = ("cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorInitializationError")
 
 
 class Cuda(Protocol):
     """One GPU. Streams and events are what the package at work calls so; ``address`` makes a stream an integer.
+
+    All calls are made within ``current``: the GPU's primary context, which TensorRT, PyTorch and CuPy use, is then the
+    thread's, and afterwards what the application had there is again.
 
     ``captured`` is a graph of what ``work`` enqueues, which does not run then: ``launch`` runs it. ToolError where the
     package, or what is enqueued, cannot be captured; the stream is as before.
@@ -33,6 +37,7 @@ class Cuda(Protocol):
 
     name: str
 
+    def current(self) -> AbstractContextManager[None]: ...
     def malloc(self, size_bytes: int) -> Any: ...  # noqa: ANN401 - a handle of the package
     def free(self, memory: Any) -> None: ...  # noqa: ANN401 - as above
     def pinned(self, size_bytes: int) -> Bytes: ...
@@ -51,27 +56,42 @@ class Cuda(Protocol):
     def close(self, stream: Any, events: list[Any]) -> None: ...  # noqa: ANN401 - as above
 
 
+class SharedCuda(Cuda, Protocol):
+    """One GPU whose memory and streams other libraries use too; theirs are integers.
+
+    ``after`` lets a stream's later work wait for an event, ``release`` frees memory that anything may still use,
+    ``foreign`` says why memory cannot be used here, and what to do (both empty where it can).
+    """
+
+    index: int
+
+    def after(self, stream: Any, event: Any) -> None: ...  # noqa: ANN401 - see Cuda
+    def copy(self, to: int, source: int, size_bytes: int, stream: Any) -> None: ...  # noqa: ANN401 - see Cuda
+    def release(self, memory: int, event: Any) -> None: ...  # noqa: ANN401 - see Cuda
+    def foreign(self, memory: int) -> tuple[str, str]: ...
+
+
 def no_gpu() -> str:
     """Why no NVIDIA GPU can be used here; empty where one can. Asks the driver itself, so it needs no package."""
     try:
-        driver = ctypes.CDLL(_DRIVER)
+        driver = ctypes.CDLL(DRIVER)
     except OSError:
-        return f"no NVIDIA driver ({_DRIVER} is not on this machine)"
+        return message("driver_missing", library=DRIVER).what
     code = driver.cuInit(0)
     if code == _CUDA_NO_DEVICE:
-        return "the NVIDIA driver sees no GPU (CUDA_VISIBLE_DEVICES?)"
+        return message("driver_no_gpu").what
     if code != _CUDA_SUCCESS:
-        return f"the NVIDIA driver does not start (cuInit gave CUDA error {code})"
+        return message("driver_fails", code=code).what
     return ""
 
 
-def capability() -> int:
-    """Compute capability of the first GPU, 89 for SM 8.9; where ``no_gpu`` says nothing."""
-    driver, device, found = ctypes.CDLL(_DRIVER), ctypes.c_int(), []
-    driver.cuDeviceGet(ctypes.byref(device), 0)
+def capability(device: int = 0) -> int:
+    """Compute capability of a GPU, 89 for SM 8.9; where ``no_gpu`` says nothing."""
+    driver, handle, found = ctypes.CDLL(DRIVER), ctypes.c_int(), []
+    driver.cuDeviceGet(ctypes.byref(handle), device)
     for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
         value = ctypes.c_int()
-        if code := driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+        if code := driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle):
             raise ToolError(f"the NVIDIA driver does not name its GPU (CUDA error {code})")
         found.append(value.value)
     return 10 * found[0] + found[1]
@@ -84,109 +104,31 @@ def no_binding() -> str:
     return f"neither cuda-python nor pycuda is installed; pip install 'dlcv-deploy[{_EXTRA}]'"
 
 
-def device() -> Cuda:
-    """The first GPU.
+def device(index: int = 0) -> Cuda:
+    """A GPU, the first by default.
 
     Raises:
         MissingBackend: No driver, no GPU, or no package to reach it.
+        SpecError: This machine has fewer.
     """
     if reason := no_gpu() or no_binding():
         raise MissingBackend(reason, fix="run on a machine with an NVIDIA GPU, its driver and cuda-python")
     if optional.version_of("cuda.bindings.runtime", "cuda-bindings"):
-        return CudaPython(optional.module("cuda.bindings.runtime", extra=_EXTRA))
-    return PyCuda(optional.module("pycuda.driver", extra="pycuda"))
+        from ._cuda_python import CudaPython
+
+        modules = [optional.module(f"cuda.bindings.{name}", extra=_EXTRA) for name in ("runtime", "driver")]
+        return CudaPython(*modules, index)
+    return PyCuda(optional.module("pycuda.driver", extra="pycuda"), index)
 
 
-class CudaPython:
-    """CUDA through cuda-python's runtime API."""
+def check_index(index: int, count: int) -> None:
+    """Refuse a GPU that is not there.
 
-    name = "cuda-python"
-
-    def __init__(self, cudart: Any) -> None:  # noqa: ANN401 - an untyped module
-        self._rt = cudart
-        self._check(cudart.cudaGetDeviceCount(), "cudaGetDeviceCount")
-
-    def _check(self, result: tuple[Any, ...], call: str) -> Any:  # noqa: ANN401 - whatever the call returns
-        """The value of a call that returned (error, value...); its error by name otherwise."""
-        error, *values = result
-        if int(error) != 0:
-            name, text = (self._rt.cudaGetErrorName(error)[1], self._rt.cudaGetErrorString(error)[1])
-            what = f"{call}: {name.decode()}: {text.decode()}"
-            if name.decode() in _ABSENT:
-                raise MissingBackend(what, fix="update the NVIDIA driver, or run on a machine with a GPU")
-            raise ToolError(what, fix="free GPU memory, or use a smaller batch" if "Memory" in what else "")
-        return values[0] if values else None
-
-    def malloc(self, size_bytes: int) -> int:
-        return int(self._check(self._rt.cudaMalloc(size_bytes), f"cudaMalloc of {size_bytes} bytes"))
-
-    def free(self, memory: int) -> None:
-        self._check(self._rt.cudaFree(memory), "cudaFree")
-
-    def pinned(self, size_bytes: int) -> Bytes:
-        pointer = int(self._check(self._rt.cudaMallocHost(size_bytes), f"cudaMallocHost of {size_bytes} bytes"))
-        return np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(pointer))
-
-    def unpin(self, host: Bytes) -> None:
-        self._check(self._rt.cudaFreeHost(host.ctypes.data), "cudaFreeHost")
-
-    def stream(self) -> Any:  # noqa: ANN401 - a handle of the package
-        return self._check(self._rt.cudaStreamCreate(), "cudaStreamCreate")
-
-    def event(self) -> Any:  # noqa: ANN401 - as above
-        return self._check(self._rt.cudaEventCreate(), "cudaEventCreate")
-
-    def address(self, handle: Any) -> int:  # noqa: ANN401 - as above
-        return int(handle)
-
-    def to_device(self, memory: int, host: Bytes, stream: Any) -> None:  # noqa: ANN401 - as above
-        kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._check(self._rt.cudaMemcpyAsync(memory, host.ctypes.data, host.nbytes, kind, stream), "cudaMemcpyAsync")
-
-    def to_host(self, host: Bytes, memory: int, stream: Any) -> None:  # noqa: ANN401 - as above
-        kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._check(self._rt.cudaMemcpyAsync(host.ctypes.data, memory, host.nbytes, kind, stream), "cudaMemcpyAsync")
-
-    def record(self, event: Any, stream: Any) -> None:  # noqa: ANN401 - as above
-        self._check(self._rt.cudaEventRecord(event, stream), "cudaEventRecord")
-
-    def wait(self, stream: Any) -> None:  # noqa: ANN401 - as above
-        self._check(self._rt.cudaStreamSynchronize(stream), "cudaStreamSynchronize")
-
-    def elapsed_ms(self, start: Any, end: Any) -> float:  # noqa: ANN401 - as above
-        return float(self._check(self._rt.cudaEventElapsedTime(start, end), "cudaEventElapsedTime"))
-
-    def captured(self, stream: Any, work: Callable[[], None]) -> Any:  # noqa: ANN401 - as above
-        rt = self._rt
-        mode = rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads may go on calling CUDA
-        self._check(rt.cudaStreamBeginCapture(stream, mode), "cudaStreamBeginCapture")
-        try:
-            work()
-        except ToolError:
-            error, graph = rt.cudaStreamEndCapture(stream)
-            rt.cudaGetLastError()  # what ended the capture is no error of later calls
-            if int(error) == 0:
-                self._check(rt.cudaGraphDestroy(graph), "cudaGraphDestroy")
-            raise
-        error, graph = rt.cudaStreamEndCapture(stream)
-        if int(error) != 0:
-            rt.cudaGetLastError()
-        self._check((error, graph), "cudaStreamEndCapture")
-        try:
-            return self._check(rt.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate")
-        finally:
-            self._check(rt.cudaGraphDestroy(graph), "cudaGraphDestroy")
-
-    def launch(self, graph: Any, stream: Any) -> None:  # noqa: ANN401 - as above
-        self._check(self._rt.cudaGraphLaunch(graph, stream), "cudaGraphLaunch")
-
-    def drop(self, graph: Any) -> None:  # noqa: ANN401 - as above
-        self._check(self._rt.cudaGraphExecDestroy(graph), "cudaGraphExecDestroy")
-
-    def close(self, stream: Any, events: list[Any]) -> None:  # noqa: ANN401 - as above
-        for event in events:
-            self._check(self._rt.cudaEventDestroy(event), "cudaEventDestroy")
-        self._check(self._rt.cudaStreamDestroy(stream), "cudaStreamDestroy")
+    Raises:
+        SpecError: There are ``count``, from 0 on.
+    """
+    if index >= count:
+        raise SpecError(f"there is no GPU {index}: CUDA sees {count}", fix=f"name one from 0 to {count - 1}")
 
 
 class PyCuda:
@@ -194,11 +136,19 @@ class PyCuda:
 
     name = "pycuda"
 
-    def __init__(self, driver: Any) -> None:  # noqa: ANN401 - an untyped module
+    def __init__(self, driver: Any, index: int = 0) -> None:  # noqa: ANN401 - an untyped module
         driver.init()
+        check_index(index, driver.Device.count())
         self._driver = driver
-        self._context = driver.Device(0).retain_primary_context()
+        self._context = driver.Device(index).retain_primary_context()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
         self._context.push()
+        try:
+            yield
+        finally:
+            self._context.pop()
 
     def malloc(self, size_bytes: int) -> Any:  # noqa: ANN401 - a handle of the package
         return self._driver.mem_alloc(size_bytes)
@@ -248,5 +198,4 @@ class PyCuda:
 
     def close(self, stream: Any, events: list[Any]) -> None:  # noqa: ANN401 - as above
         stream.synchronize()
-        self._context.pop()
         self._context.detach()

@@ -106,7 +106,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 
 
 def _driver() -> ctypes.CDLL:
-    driver = ctypes.CDLL(_cuda._DRIVER)
+    driver = ctypes.CDLL(_cuda.DRIVER)
     for name, types in _SIGNATURES.items():
         function = getattr(driver, name)
         function.argtypes, function.restype = types, ctypes.c_int

@@ -43,7 +43,7 @@ class Library:
     @property
     def machine(self) -> str:
         """The processor that it is for, as ``platform.machine`` names it."""
-        return _machine(self.data)
+        return machine_of(self.data)
 
 
 def library_file(path: Path) -> bytes:
@@ -99,7 +99,7 @@ def check_serves(library: Library, *, major: int | None, sm: Sequence[int]) -> N
         ArtifactError: it does not serve them.
     """
     held = ", ".join(map(str, library.architectures))
-    if missing := [one for one in sm if not _serves(library.architectures, one)]:
+    if missing := [one for one in sm if not serves(library.architectures, one)]:
         wanted = ",".join(map(str, sorted({*library.architectures, *missing})))
         raise ArtifactError(
             f"the plugin's library was built for the GPU architectures {held} and not for "
@@ -113,14 +113,15 @@ def check_serves(library: Library, *, major: int | None, sm: Sequence[int]) -> N
         )
 
 
-def _serves(held: Sequence[int], sm: int) -> bool:
+def serves(held: Sequence[int], sm: int) -> bool:
     """Whether machine code of the same generation runs there, or the PTX of the highest architecture does."""
     if sm in held or sm > max(held):
         return True
     return sm not in _TEGRA and any(one // 10 == sm // 10 and one < sm and one not in _TEGRA for one in held)
 
 
-def _machine(data: bytes) -> str:
+def machine_of(data: bytes) -> str:
+    """The processor that an ELF file is for, as ``platform.machine`` names it."""
     number = int.from_bytes(data[18:20], "little")
     return _MACHINES.get(number, f"processor {number}")
 

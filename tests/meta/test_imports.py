@@ -15,13 +15,13 @@ HEAVY = ["torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx",
 
 # each may import those above it, and within its own row
 RANKS = [
-    {"errors", "types", "study", "digest", "messages", "host", "parity.values", "latency.values"},
+    {"errors", "types", "study", "digest", "messages", "parity.values", "latency.values"},
     {"progress", "log", "atomic", "store", "spec", "backends.base", "plugin.library"},
     {"graph", "parity", "latency", "report"},
     {"calibration"},
     {"isolate", "backends"},
     {"models"},
-    {"export", "reference", "bundle", "stages", "plugin", "preflight"},
+    {"export", "reference", "host", "manifest", "bundle", "stages", "plugin", "preflight"},
     {"runtime"},
     {"proof", "describe"},
     {"application", "bench", "compare", "latency.cold"},

@@ -176,7 +176,7 @@ def test_a_gpu_by_its_driver(need, made, monkeypatch, tmp_path):
     )
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(_cuda, "_DRIVER", str(library))
+    monkeypatch.setattr(_cuda, "DRIVER", str(library))
     monkeypatch.setattr(_cuda, "device", lambda: made)
     monkeypatch.setattr(_cuda, "capability", lambda: 89)
     monkeypatch.setattr(made, "address", lambda handle: 0x1122334455667788)
