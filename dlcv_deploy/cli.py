@@ -149,13 +149,23 @@ def models(as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("bundle", type=BUNDLE, required=False)
 @as_json
-def doctor(as_json: bool) -> None:
-    """Say what is installed, what can compile, what can run, and why not."""
-    from .describe import describe_doctor, doctor_value
+def doctor(bundle: Path | None, as_json: bool) -> None:
+    """Say what is installed, what can compile, what can run, and why not.
 
-    value = doctor_value()
-    show(value, describe_doctor(value), as_json=as_json)
+    With BUNDLE, say all that keeps its engines from running on this machine, and how to mend it.
+    """
+    from .describe import describe_doctor, describe_preflight, doctor_value, preflight_value
+
+    if bundle is None:
+        value = doctor_value()
+        show(value, describe_doctor(value), as_json=as_json)
+        return
+    value = preflight_value(bundle)
+    show(value, describe_preflight(value), as_json=as_json)
+    if value["exit_code"]:
+        sys.exit(value["exit_code"])
 
 
 for _command in (validate, bench, compare, report, plugin):

@@ -6,6 +6,7 @@ import dataclasses as dc
 import platform
 import textwrap
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import __version__, backends
@@ -137,6 +138,36 @@ def describe_doctor(value: dict[str, Any]) -> str:
         else:
             reasons += [f"{name} does not {what} here: {reason}" for what, reason in no.items() if reason]
     return "\n".join([columns(head), "", columns(rows), *([""] if reasons else []), *reasons])
+
+
+def preflight_value(path: Path) -> dict[str, Any]:
+    """What stands between a bundle and this machine, and which of its engines run here, the one taken first in front.
+
+    ``exit_code`` is 0 where an engine runs, 3 where none does, 5 where the bundle's files are not as they were written.
+    """
+    from . import host, preflight
+
+    here = host.here()
+    checked = preflight.check(path, here, keep=False)
+    held = [name for name in preflight.ORDER if checked.manifest and name in checked.manifest.engines]
+    damaged = any(not finding.backend for finding in checked.findings)
+    against = {finding.backend for finding in checked.findings}
+    runs = [] if damaged else [name for name in held if name not in against]
+    return {
+        "bundle": str(path),
+        "host": dc.asdict(here),
+        "findings": [dc.asdict(finding) for finding in checked.findings],
+        "runs": runs,
+        "exit_code": 5 if damaged else 0 if runs else 3,
+    }
+
+
+def describe_preflight(value: dict[str, Any]) -> str:
+    """What ``preflight_value`` found, a sentence and its fix each, and what runs."""
+    told = [f"{finding['what']}\n  fix: {finding['fix']}" for finding in value["findings"]]
+    runs = value["runs"]
+    also = f"; {', '.join(runs[1:])} would run too" if runs[1:] else ""
+    return "\n".join([*told, f"runs here by {runs[0]}{also}" if runs else "no engine of it runs here"])
 
 
 def columns(rows: Iterable[Sequence[str]]) -> str:
