@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <string_view>
 
 namespace dlcv {
 namespace {
@@ -17,13 +18,10 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
   bool boolean(bool value) override { return set(Json::Kind::boolean, &Json::boolean, value); }
   bool number_integer(std::int64_t value) override { return set(Json::Kind::integer, &Json::integer, value); }
   bool number_unsigned(std::uint64_t value) override {
-    if (value > static_cast<std::uint64_t>(INT64_MAX)) return false;
+    if (value > static_cast<std::uint64_t>(INT64_MAX)) return number_float(static_cast<double>(value), {});
     return number_integer(static_cast<std::int64_t>(value));
   }
-  bool number_float(double value, const std::string& written) override {
-    if (written.find_first_of(".eE") == std::string::npos) return false;  // an integer beyond 64 bits
-    return set(Json::Kind::real, &Json::real, value);
-  }
+  bool number_float(double value, const std::string&) override { return set(Json::Kind::real, &Json::real, value); }
   bool string(std::string& value) override { return set(Json::Kind::text, &Json::text, std::move(value)); }
   bool binary(binary_t&) override { return false; }
   bool start_object(std::size_t) override { return enter(Json::Kind::object); }
@@ -84,6 +82,9 @@ bool parse(const void* data, std::size_t bytes, Json& into) {
   into = {};
   Reader reader(into);
   const auto* begin = static_cast<const char*>(data);
+  const std::string_view text(begin, bytes);
+  // both of which nlohmann-json passes over, or takes for the end
+  if (text.substr(0, 3) == "\xEF\xBB\xBF" || text.find('\0') != std::string_view::npos) return false;
   return nlohmann::json::sax_parse(begin, begin + bytes, &reader);
 }
 

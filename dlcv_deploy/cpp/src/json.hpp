@@ -26,8 +26,8 @@ struct Json {
   const Json& at(const std::string& name) const;
 };
 
-// Parse a document in UTF-8. False where it is none, nests deeper than 32 values, holds a name twice in one object, or
-// an integer beyond 64 bits.
+// Parse a document as manifest.py has it: RFC 8259 in strict UTF-8 without a byte order mark, at most 32 deep, no
+// number beyond a double (integers beyond 64 bits are real), no name twice in one object. False where it is none.
 bool parse(const void* data, std::size_t bytes, Json& into);
 
 // A string as JSON has it, quotes included; ASCII alone.
