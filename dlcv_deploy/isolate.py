@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from . import errors
+from .backends.blame import explained
 from .errors import DeployError, ToolError
 
 _BOOT = "import sys; sys.path[:] = sys.argv[3:]; from dlcv_deploy.isolate import serve; serve(*sys.argv[1:3])"
@@ -123,7 +124,8 @@ def _fail(what: str, code: int, log: str) -> NoReturn:
         how = f"crashed ({name})"
         if name == "SIGKILL":
             how, fix = "was killed (SIGKILL: out of memory?)", "free memory, or compile on a machine with more"
-    raise ToolError(f"{what} {how}" + (f": {telling}" if telling else " and printed nothing"), fix=fix, log=log)
+    told = explained(what, telling, log, fix=fix)
+    raise ToolError(f"{what} {how}" + (f": {told.what}" if telling else " and printed nothing"), fix=told.fix, log=log)
 
 
 def _tail(err: bytes) -> str:

@@ -19,6 +19,7 @@ from ..errors import ArtifactError, ToolError
 from ..log import NativeLog
 from ..plugin.library import FILE, OPS, Library, check_serves, read_library
 from ..types import Engine, PluginNeed
+from .blame import explained
 from .session import file_of
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def register(trt: Trt, tool: str, data: bytes, log: NativeLog) -> None:
         handle = registry.load_library(_path(data))
         if handle is None:
             words = log.take_errors()
-            why = f": {words.splitlines()[-1]}" if words else ", and does not say why"
+            told = explained(tool, words.splitlines()[-1] if words else "", words)
+            why = f": {told.what}" if words else ", and does not say why"
             raise ToolError(
                 f"{tool} cannot load the LRN plugin's library{why}", fix="dlcv-deploy plugin check", log=words
             )

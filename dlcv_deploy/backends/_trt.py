@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import SpecError, ToolError
 from ..log import NativeLog, tensorrt_logger
+from ..messages import Message
 from ..plugin.library import FILE as PLUGIN
 from ..types import Dim
 from . import _plugin
-from .blame import refusal
+from .blame import cause, explained, refusal
 from .session import spec_of
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ def build(
     try:
         builder = trt.Builder(logger)
     except TypeError as e:  # pybind11: the factory returned a null pointer
-        raise ToolError(f"{tool} gave no builder", fix="check the driver and the GPU", log=log.take_errors()) from e
+        errors = log.take_errors()
+        found = cause(tool, errors) or Message("", "it does not say why", "check the driver and the GPU")
+        raise ToolError(f"{tool} gave no builder: {found.what}", fix=found.fix, log=errors) from e
     network = given(builder.create_network(flags), f"{tool} gave no network", log)
     if PLUGIN in files:
         _plugin.register(trt, tool, files[PLUGIN], log)
@@ -157,21 +160,17 @@ def _parse(
     """Read the graph into the network; every error of the parser goes into one of ours."""
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
-        words = []
+        nodes, words, errors = dict[str, None](), dict[str, None](), log.take_errors()
         for i in range(parser.num_errors):
             error: tensorrt.ParserError = parser.get_error(i)
-            where = (
-                f"node {error.node_name()!r} ({error.node_operator()}): " if error.node_operator() else "the graph: "
-            )
+            where = f"node {error.node_name()!r} ({error.node_operator()})" if error.node_operator() else "the graph"
             lines = [
                 line for line in error.desc().splitlines() if "catchCudaError" not in line
             ]  # no GPU: said each time
-            words.append(f"{where}{error.code().name}: {'; '.join(lines[:2])}")
-        raise ToolError(
-            f"{tool} refused {'; '.join(words) or 'the graph'}",
-            fix="the operator or its attributes are beyond this tool, unless the graph is damaged; try another target",
-            log=log.take_errors(),
-        )
+            nodes[where] = words[f"{error.code().name}: {'; '.join(lines[:2])}"] = None
+        beyond = "the operator or its attributes are beyond this tool, unless the graph is damaged; try another target"
+        told = explained(tool, "; ".join(words) or "it does not say why", "\n".join([*words, errors]), fix=beyond)
+        raise ToolError(f"{tool} refused {', '.join(nodes) or 'the graph'}: {told.what}", fix=told.fix, log=errors)
     if network.num_outputs == 0:
         raise ToolError(f"{tool} refused the graph: it has no outputs", fix="the ONNX file is empty or damaged")
     log.take_errors()
@@ -198,14 +197,20 @@ def _profile(
             lo, opt, hi = (trt.Dims([size, *spec.shape]) for size in (batch.lo, batch.opt, batch.hi))
             profile.set_shape(tensor.name, lo, opt, hi)
     if dynamic and config.add_optimization_profile(profile) < 0:
-        raise ToolError(f"{tool} refused the batch sizes {batch.lo}:{batch.opt}:{batch.hi}", log=log.take_errors())
+        errors = log.take_errors()
+        found = cause(tool, errors) or Message("", errors.partition("\n")[0])
+        why = f": {found.what}" if found.what else ""
+        raise ToolError(
+            f"{tool} refused the batch sizes {batch.lo}:{batch.opt}:{batch.hi}{why}", fix=found.fix, log=errors
+        )
 
 
 def given(value: T | None, what: str, log: NativeLog) -> T:
     """A native object; TensorRT returns None in place of an error."""
     if value is None:
         errors = log.take_errors()
-        raise ToolError(f"{what}: {errors.splitlines()[-1] if errors else 'it returned None'}", log=errors)
+        told = explained(log.name, errors.splitlines()[-1] if errors else "it returned None", errors)
+        raise ToolError(f"{what}: {told.what}", fix=told.fix, log=errors)
     return value
 
 

@@ -1,15 +1,45 @@
-"""Says which node of a graph a native tool is complaining about."""
+"""Says what a native tool is complaining about: which node of a graph, and what lies behind its words."""
 
 from __future__ import annotations
 
 import re
 
 from ..errors import ToolError
+from ..messages import Message, cause_of
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _WHILE_RUNNING = re.compile(r"while running (\S+) node\. Name:'([^']+)'")
 """ONNX Runtime's own way to name the node."""
 _NOISE = re.compile(r"^(Exception from|Check '|FrontEnd API|Model wasn't|Summary|To facilitate|--- )")
+
+
+_TOOLS = {
+    "TensorRT": "tensorrt",
+    "TensorRT for RTX": "tensorrt_rtx",
+    "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
+}
+_NO_DRIVER = ("catchCudaError", "CUDA driver version is insufficient")
+"""What a line of TensorRT holds that follows each error where there is no driver, whatever the error was."""
+
+
+def explained(tool: str, words: str, log: str = "", *, fix: str = "") -> Message:
+    """A tool's words as an error tells them: what lies behind them first, where that is known, and its fix.
+
+    Args:
+        tool: A backend, by its name or as errors call it; or "cuda".
+        words: What the error would say.
+        log: All that the tool said, where that is more.
+        fix: Where no cause is known.
+    """
+    found = cause(tool, log or words)
+    return Message("", words, fix) if found is None else Message(found.code, f"{found.what} ({words})", found.fix)
+
+
+def cause(tool: str, log: str) -> Message | None:
+    """As ``cause_of``, of what a tool said on a machine with or without a driver."""
+    telling = [line for line in log.splitlines() if not all(part in line for part in _NO_DRIVER)]
+    return cause_of(_TOOLS.get(tool, tool), "\n".join(telling) or log)
 
 
 def refusal(tool: str, onnx: bytes, message: str) -> ToolError:
@@ -18,11 +48,9 @@ def refusal(tool: str, onnx: bytes, message: str) -> ToolError:
     words = [line for line in lines if line and not _NOISE.match(line)] or [line for line in lines if line]
     nodes = culprits(onnx, message)
     subject = ", ".join(nodes) if nodes else "the graph"
-    return ToolError(
-        f"{tool} refused {subject}: {'; '.join(words[:2])}",
-        fix="the operator or its attributes may be beyond this tool; try another target, or another opset",
-        log=message.strip(),
-    )
+    beyond = "the operator or its attributes may be beyond this tool; try another target, or another opset"
+    told = explained(tool, "; ".join(words[:2]), message, fix=beyond)
+    return ToolError(f"{tool} refused {subject}: {told.what}", fix=told.fix, log=message.strip())
 
 
 def culprits(onnx: bytes, message: str) -> list[str]:

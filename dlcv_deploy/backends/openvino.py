@@ -19,7 +19,7 @@ from ..isolate import isolated
 from ..types import Ability, CompileOptions, Dim, Engine, TensorSpec
 from . import optional
 from .base import Array
-from .blame import refusal
+from .blame import explained, refusal
 from .session import CheckedSession, damaged, file_of, spec_of
 
 name = "openvino"
@@ -81,16 +81,20 @@ def load(engine: Engine) -> CheckedSession:
     except ToolError:
         raise
     except RuntimeError as e:
-        raise damaged(engine, _words(e)) from e
+        raise damaged(engine, _words(e), str(e)) from e
     requests = threading.local()  # a request serves one thread at a time
 
     def infer(arrays: list[Array]) -> list[Array]:
         if not hasattr(requests, "own"):
             requests.own = compiled.create_infer_request()
         request = requests.own
-        for i, array in enumerate(arrays):
-            request.set_input_tensor(i, ov.Tensor(np.require(array, requirements="W"), shared_memory=True))
-        request.infer()
+        held = [np.require(array, requirements="W") for array in arrays]  # a tensor does not keep its array alive
+        try:
+            for i, array in enumerate(held):
+                request.set_input_tensor(i, ov.Tensor(array, shared_memory=True))
+            request.infer()
+        except RuntimeError as e:
+            raise refusal("OpenVINO", b"", str(e)) from e
         return [request.get_output_tensor(i).data.copy() for i in range(len(outputs))]
 
     return CheckedSession(inputs, outputs, engine.batch, infer, settings)
@@ -151,7 +155,8 @@ def executed(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[
         feeds = [np.zeros((batch.lo, *spec.shape), spec.dtype) for spec in _specs(model, batch)[0]]
         compiled.create_infer_request().infer(feeds)
     except RuntimeError as e:
-        raise ToolError(f"OpenVINO does not run its own engine: {_words(e)}", fix="build for another target") from e
+        told = explained(name, _words(e), str(e), fix="build for another target")
+        raise ToolError(f"OpenVINO does not run its own engine: {told.what}", fix=told.fix, log=str(e)) from e
     layers = []
     for op in compiled.get_runtime_model().get_ordered_ops():
         info = {key: str(getattr(value, "value", value)) for key, value in op.get_rt_info().items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import MissingBackend
 from ..types import Ability
+from .blame import explained
 
 
 def version_of(module: str, *distributions: str) -> str:
@@ -37,7 +38,8 @@ def module(name: str, *, extra: str) -> Any:  # noqa: ANN401 - untyped packages
     try:
         return importlib.import_module(name)
     except ImportError as e:
-        raise MissingBackend(f"{name} cannot be imported: {e}", fix=f"pip install 'dlcv-deploy[{extra}]'") from e
+        told = explained(name.partition(".")[0], str(e), fix=f"pip install 'dlcv-deploy[{extra}]'")
+        raise MissingBackend(f"{name} cannot be imported: {told.what}", fix=told.fix) from e
 
 
 def absent(package: str, extra: str) -> Ability:

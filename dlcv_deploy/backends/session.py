@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import ArtifactError, SpecError
 from ..types import Dim, Engine, TensorSpec
 from .base import Array
+from .blame import explained
 
 Infer = Callable[[list[Array]], list[Array]]
 
@@ -130,6 +131,7 @@ def file_of(engine: Engine, name: str, *, may_be_empty: bool = False) -> bytes:
     return engine.files[name]
 
 
-def damaged(engine: Engine, why: str) -> ArtifactError:
-    """The error for an engine that its own runtime does not take."""
-    return ArtifactError(f"the {engine.backend} engine cannot be read: {why}", fix="build it again")
+def damaged(engine: Engine, why: str, log: str = "") -> ArtifactError:
+    """The error for an engine that its own runtime does not take; ``log`` is all that it said, where that is more."""
+    told = explained(engine.backend, why, log, fix="build it again")
+    return ArtifactError(f"the {engine.backend} engine cannot be read: {told.what}", fix=told.fix)

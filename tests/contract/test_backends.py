@@ -338,7 +338,7 @@ def test_damaged_engines_are_refused(runner, compiled):
             with pytest.raises(ArtifactError, match=f"the {runner.name} engine") as e:
                 runner.load(dc.replace(engine, files=files))
             assert words in e.value.what
-            assert e.value.fix == "build it again"
+            assert "build it again" in e.value.fix
 
 
 def test_loading_works_or_says_why_not(compiler, compiled):

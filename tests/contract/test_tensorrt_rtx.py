@@ -57,7 +57,10 @@ def test_a_builder_that_returns_nothing_is_an_error_with_its_log(rtx):
 
 
 def test_the_parsers_code_is_named(rtx):
-    with pytest.raises(ToolError, match=r"refused node 'odd' \(Frobnicate\): INVALID_NODE: .*Plugin not found"):
+    with pytest.raises(
+        ToolError,
+        match=r"refused node 'odd' \(Frobnicate\): the graph has an operator.*\(INVALID_NODE: .*Plugin not found",
+    ):
         rtx.compile(models.unknown_operator(), OPTIONS)
 
 
