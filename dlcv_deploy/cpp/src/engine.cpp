@@ -31,18 +31,20 @@ std::vector<std::string> lines_of(const Bytes& text) {
   return lines;
 }
 
-ErrorKind kind_of(const std::string& code) {
-  if (code == "engine_none") return ErrorKind::request;
-  for (const char* missing : {"runtime_", "gpu_", "driver_", "memory"})
-    if (code.rfind(missing, 0) == 0) return ErrorKind::missing;
-  return ErrorKind::artifact;
+// As preflight.error_of.
+ErrorKind kind_of(const Finding& finding) {
+  const std::string& code = finding.code;
+  if (finding.backend.empty() || code == "plugin_missing" || code == "plugin_other") return ErrorKind::artifact;
+  return code == "engine_none" ? ErrorKind::request : ErrorKind::missing;
 }
 
-// What keeps a bundle from running here: what is wrong with the bundle itself, else with the engines.
-Error unfit(const std::vector<Finding>& findings) {
-  const auto own = std::find_if(findings.begin(), findings.end(), [](const auto& f) { return f.backend.empty(); });
-  const Finding& told = own == findings.end() ? findings.front() : *own;
-  return Error(kind_of(told.code), told.code, told.what, told.fix);
+// Why nothing of a bundle runs here: the first that was found.
+Error unfit(const std::filesystem::path& bundle, const std::vector<Finding>& findings) {
+  if (findings.empty())
+    return Error(ErrorKind::artifact, "", bundle.string() + " holds no engine",
+                 "build it again with dlcv-deploy build --force");
+  const Finding& told = findings.front();
+  return Error(kind_of(told), told.code, told.what, told.fix);
 }
 
 const Backend& linked(const std::string& name) {
@@ -53,24 +55,49 @@ const Backend& linked(const std::string& name) {
   return *found;
 }
 
+void check(const LoadOptions& options) {
+  const auto refuse = [](const char* name, int value, int least) {
+    if (value < least)
+      throw Error(ErrorKind::request, "", std::string(name) + " is " + std::to_string(value),
+                  "give " + std::to_string(least) + " or more");
+  };
+  refuse("device", options.device, 0);
+  refuse("threads", options.threads, 0);
+  refuse("streams", options.streams, 1);
+}
+
+// Where a manifest contradicts itself or its labels; empty where it does not.
+std::string disagreement(const Manifest& manifest, std::size_t labels) {
+  const std::int64_t size = manifest.preprocess.size;
+  if (manifest.inputs.empty() || manifest.outputs.empty()) return "the network has no input or no output";
+  if (manifest.inputs.front().shape != std::vector<std::int64_t>{3, size, size})
+    return "the network takes no images of " + std::to_string(size) + " x " + std::to_string(size) + " pixels";
+  if (manifest.outputs.front().shape != std::vector<std::int64_t>{static_cast<std::int64_t>(labels)})
+    return "there are " + std::to_string(labels) + " labels, and the network answers otherwise";
+  return "";
+}
+
 }  // namespace
 
 Engine Engine::load(const std::filesystem::path& bundle, const LoadOptions& options) {
+  check(options);
   Checked checked = check_bundle(bundle, Host::here(options.device), options.backend);
-  const bool whole = std::none_of(checked.findings.begin(), checked.findings.end(),
-                                  [](const Finding& f) { return f.backend.empty(); });
-  if (!whole || (checked.backend.empty() && !checked.findings.empty())) throw unfit(checked.findings);
+  if (checked.backend.empty()) throw unfit(bundle, checked.findings);
   auto state = std::make_unique<State>();
   state->manifest = std::move(checked.manifest);
   state->backend = checked.backend;
   const Manifest& manifest = state->manifest;
-  const auto entry = manifest.engines.find(state->backend);
-  if (entry == manifest.engines.end() || manifest.inputs.size() != 1 || manifest.outputs.empty())
-    throw Error(ErrorKind::artifact, "", "the bundle holds no engine with one input", "build it again");
+  if (manifest.inputs.size() > 1)
+    throw Error(ErrorKind::request, "", "the network takes several inputs, and no single image",
+                "run the engine's files in the bundle with the tool that they are for");
   state->labels = lines_of(file_of(checked.files, state->backend, "labels.txt"));
-  state->least = entry->second.batch[0];
-  state->most = entry->second.batch[2];
-  state->session = linked(state->backend).load(entry->second, manifest, checked.files, options);
+  const std::string why = disagreement(manifest, state->labels.size());
+  if (!why.empty())
+    throw error(ErrorKind::artifact, message("manifest_damaged", {{"path", bundle.string()}, {"why", why}}));
+  const EngineEntry& entry = manifest.engines.at(state->backend);
+  state->least = entry.batch[0];
+  state->most = entry.batch[2];
+  state->session = linked(state->backend).load(entry, manifest, checked.files, options);
   return Engine(std::move(state));
 }
 

@@ -1,5 +1,7 @@
 #include "native_error.hpp"
 
+#include <algorithm>
+
 #include "messages.hpp"
 
 namespace dlcv {
@@ -7,6 +9,20 @@ namespace {
 
 constexpr std::size_t kWords = 300;
 constexpr const char* kAgain = "build it again";
+
+// As blame.cause: without the lines of TensorRT that follow each error where there is no driver, whatever it was.
+Message behind(const std::string& backend, const std::string& words) {
+  std::string telling;
+  for (std::size_t at = 0; at < words.size();) {
+    const std::size_t end = std::min(words.find('\n', at), words.size());
+    const std::string line = words.substr(at, end - at);
+    if (line.find("catchCudaError") == std::string::npos ||
+        line.find("CUDA driver version is insufficient") == std::string::npos)
+      telling += (telling.empty() ? "" : "\n") + line;
+    at = end + 1;
+  }
+  return cause_of(backend, telling.empty() ? words : telling);
+}
 
 }  // namespace
 
@@ -40,14 +56,14 @@ const Bytes& file_of(const std::map<std::string, Bytes>& files, const std::strin
 
 Error damaged(const std::string& backend, const std::string& why, const std::string& words) {
   const std::string what = "the " + backend + " engine cannot be read: ";
-  const Message cause = cause_of(backend, words);
+  const Message cause = behind(backend, words);
   if (cause.code.empty()) return Error(ErrorKind::artifact, "", what + one_line(why), kAgain);
   return Error(ErrorKind::artifact, cause.code, what + cause.what + " (" + one_line(why) + ")", cause.fix);
 }
 
 Error refused(const std::string& tool, const std::string& backend, const std::string& what, const std::string& words) {
   const std::string head = tool + " refused " + what + ": ";
-  const Message cause = cause_of(backend, words);
+  const Message cause = behind(backend, words);
   if (cause.code.empty()) return Error(ErrorKind::tool, "", head + one_line(words), "");
   return Error(ErrorKind::tool, cause.code, head + cause.what + " (" + one_line(words) + ")", cause.fix);
 }
