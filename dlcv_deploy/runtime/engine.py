@@ -17,12 +17,13 @@ import numpy as np
 from .. import backends
 from ..backends.base import Array, Session
 from ..backends.session import describe
-from ..bundle import Manifest, open_bundle
-from ..errors import ArtifactError, MissingBackend, SpecError, ToolError
+from ..errors import ArtifactError, DeployError, SpecError, ToolError
+from ..host import here
+from ..manifest import Manifest
 from ..messages import message
 from ..parity.compare import finite_rows, softmax
 from ..parity.crops import COUNTS, Input, canvas, fill
-from ..preflight import ORDER
+from ..preflight import Checked, check, error_of
 from ..types import Dim, TensorSpec
 from .images import ImageLike, is_one, pixels_of
 
@@ -86,23 +87,23 @@ class Engine:
         for name, value, least in (("device", device, 0), ("threads", threads, 0), ("streams", streams, 1)):
             if value < least:
                 raise SpecError(f"{name} is {value}", fix=f"give {least} or more")
-        bundle = open_bundle(Path(path))
-        labels = bundle.classes()
-        if len(inputs := bundle.manifest.inputs) > 1:
+        bundle = check(Path(path), here(device), backend)
+        if bundle.manifest is None or not bundle.backend:
+            raise _refusal(path, bundle)
+        manifest, labels = bundle.manifest, tuple(bundle.labels.decode(errors="replace").splitlines())
+        if len(manifest.inputs) > 1:
             raise SpecError(
-                f"the network takes {len(inputs)} inputs, {', '.join(map(describe, inputs))}, and no single image",
+                f"the network takes {len(manifest.inputs)} inputs, {_listed(manifest.inputs)}, and no single image",
                 fix="run the engine's files in the bundle with the tool that they are for",
             )
-        name = _choice(bundle.manifest) if backend is None else backend
-        compiled = dc.replace(
-            bundle.engine(name), threads=threads, streams=streams, cuda_graphs=cuda_graphs, device=device
-        )
-        session = backends.get(name).load(compiled)
-        if why := _disagreement(bundle.manifest, labels, session):
+        compiled = manifest.engine(bundle.backend, bundle.files)
+        compiled = dc.replace(compiled, device=device, threads=threads, streams=streams, cuda_graphs=cuda_graphs)
+        session = backends.get(compiled.backend).load(compiled)
+        if why := _disagreement(manifest, labels, session):
             session.close()
             damaged = message("manifest_damaged", path=path, why=why)
             raise ArtifactError(damaged.what, fix=damaged.fix)
-        return cls(bundle.manifest, labels, compiled, session)
+        return cls(manifest, labels, compiled, session)
 
     @overload
     def classify(self, images: ImageLike, *, top: int = 5, crops: int = 1) -> tuple[Prediction, ...]: ...
@@ -241,10 +242,17 @@ def _check_crops(crops: int) -> None:
         raise SpecError(f"cannot cut {crops} crops of an image", fix="give crops=1 for the centre, or crops=10")
 
 
+def _refusal(path: str | os.PathLike[str], bundle: Checked) -> DeployError:
+    """Why nothing of a bundle runs here: the first that was found."""
+    if bundle.findings:
+        return error_of(bundle.findings[0])
+    return ArtifactError(f"{path} holds no engine", fix="build it again with dlcv-deploy build --force")
+
+
 def _disagreement(manifest: Manifest, labels: tuple[str, ...], session: Session) -> str:
     """Why a manifest is not of this engine, which no digest tells; empty where it is."""
     for side in ("inputs", "outputs"):
-        told, found = (", ".join(sorted(map(describe, getattr(of, side)))) for of in (manifest, session))
+        told, found = (_listed(getattr(of, side)) for of in (manifest, session))
         if told != found:
             return f"it has the {side} {told}, and the engine {found}"
     size, logits = manifest.preprocess.size, manifest.outputs[0]
@@ -255,13 +263,6 @@ def _disagreement(manifest: Manifest, labels: tuple[str, ...], session: Session)
     return ""
 
 
-def _choice(manifest: Manifest) -> str:
-    """The first engine that this machine can run."""
-    held = [name for name in ORDER if name in manifest.engines]
-    reasons = {name: backends.get(name).ability().no_run for name in held}
-    for name, reason in reasons.items():
-        if not reason:
-            return name
-    raise MissingBackend(
-        f"no engine of the bundle runs here: {'; '.join(reasons.values())}", fix="dlcv-deploy doctor shows what can"
-    )
+def _listed(specs: tuple[TensorSpec, ...]) -> str:
+    """In the order of their names; each runtime has its own."""
+    return ", ".join(sorted(map(describe, specs)))
