@@ -96,7 +96,7 @@ def test_a_timing_cache_that_cannot_be_read_is_refused(compile_, tmp_path):
         ("cache back", "TensorRT gave no timing cache back"),
         (
             "parse",
-            r"TensorRT refused node 'odd' \(Frob\): INVALID_NODE: no such; in a\.cpp; the graph: INVALID_GRAPH: cut",
+            r"TensorRT refused node 'odd' \(Frob\), the graph: INVALID_NODE: no such; in a\.cpp; INVALID_GRAPH: cut",
         ),
     ],
 )

@@ -196,9 +196,8 @@ def test_a_library_that_cannot_be_loaded_is_an_error_with_tensorrts_words():
     with pytest.raises(ToolError, match=r"TensorRT cannot load the LRN plugin's library, and does not say why"):
         register(trt)
     log.record("ERROR", "undefined symbol: _ZN8")
-    with pytest.raises(
-        ToolError, match=r"library: two libraries.*\(undefined symbol: _ZN8\)\n  fix: dlcv-deploy plugin check"
-    ) as e:
+    words = r"library: two libraries .* \(undefined symbol: _ZN8\)\n  fix: dlcv-deploy plugin check"
+    with pytest.raises(ToolError, match=words) as e:
         _plugin.register(trt, "TensorRT", LIBRARY, log)
     assert e.value.log == "undefined symbol: _ZN8"
 
