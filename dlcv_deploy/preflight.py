@@ -187,9 +187,10 @@ class _Files:
             return message("file_missing", name=name)
         if status.st_size != wanted["bytes"]:
             return message("file_size", name=name, found=status.st_size, bytes=wanted["bytes"])
-        h, pieces = hashlib.sha256(), []
-        for piece in iter(lambda: stream.read(_PIECE), b""):
+        h, pieces, left = hashlib.sha256(), [], status.st_size + 1  # no more, should it grow meanwhile
+        while piece := stream.read(min(left, _PIECE)):
             h.update(piece)
+            left -= len(piece)
             if keep:
                 pieces.append(piece)
         if h.hexdigest() != wanted["sha256"]:
