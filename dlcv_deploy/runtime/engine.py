@@ -26,6 +26,7 @@ from ..parity.crops import COUNTS, Input, canvas, fill
 from ..preflight import Checked, check, error_of
 from ..types import Dim, TensorSpec
 from .images import ImageLike, is_one, pixels_of
+from .on_device import host_array, is_on_device, run_on_device
 
 if TYPE_CHECKING:
     from ..types import Engine as Compiled
@@ -132,8 +133,7 @@ class Engine:
             SpecError: Something is no image, ``top`` or ``crops`` is wrong, or the engine is closed.
             ToolError: The engine failed, or its answer is not finite.
         """
-        if top < 1:
-            raise SpecError(f"the best {top} classes are none", fix="give top=1 or more")
+        _check_top(top)
         _check_crops(crops)
         if is_one(images):
             return self._answers([images], top, crops, 0)[0]
@@ -160,12 +160,41 @@ class Engine:
         _check_crops(crops)
         return self._inputs([image], crops, 0)
 
-    def run(self, batch: Array) -> dict[str, Array]:
+    def predictions(self, logits: Array, *, top: int = 5, crops: int = 1) -> list[tuple[Prediction, ...]]:
+        """What ``classify`` makes of logits: for an application that calls ``preprocess`` and ``run`` itself.
+
+        Args:
+            logits: (images * crops, classes), the crops of an image beside each other.
+            top: How many classes, at the most.
+            crops: 1 or 10.
+
+        Raises:
+            SpecError: Another shape; ``top`` or ``crops`` is wrong.
+            ToolError: They are not finite.
+        """
+        _check_top(top)
+        _check_crops(crops)
+        if logits.ndim != 2 or logits.shape[1] != len(self.labels) or len(logits) % crops:
+            raise SpecError(
+                f"logits have shape {logits.shape}", fix=f"give (images * {crops}, {len(self.labels)}), as run() does"
+            )
+        return self._ranked(logits, top, crops, 0)
+
+    @overload
+    def run(self, batch: Array) -> dict[str, Array]: ...
+
+    @overload
+    def run(self, batch: object, *, stream: object = None) -> dict[str, Any]: ...
+
+    def run(self, batch: Any, *, stream: object = None) -> dict[str, Any]:
         """The network's outputs by name, for any number of inputs.
 
         Args:
             batch: (N, 3, S, S), float32. What exceeds the engine's largest batch is run in pieces; what is less than
-                its smallest is filled with zeros, whose outputs are cut off.
+                its smallest is filled up, with rows whose outputs are cut off. A NumPy array; or one of another
+                library, by DLPack or the CUDA Array Interface, which is not copied: one on a GPU needs an engine there,
+                and its outputs are ``DeviceArray`` in the GPU's memory.
+            stream: For an array on a GPU: see ``on_device.run_on_device``.
 
         Raises:
             SpecError: Another type or shape, or the engine is closed.
@@ -176,6 +205,11 @@ class Engine:
                 raise SpecError("the engine is closed", fix="load it again")
             self._calls += 1
         try:
+            if not isinstance(batch, np.ndarray):
+                spec = self.inputs[0]
+                if is_on_device(batch, spec):
+                    return dict(run_on_device(self._session, batch, stream))
+                batch = host_array(batch, spec)
             return self._run(batch)
         finally:
             with self._lock:
@@ -221,8 +255,11 @@ class Engine:
         return out
 
     def _answers(self, images: list[Any], top: int, crops: int, first: int) -> list[tuple[Prediction, ...]]:
-        x = self._inputs(images, crops, first)
-        logits = self.run(x)[self.outputs[0].name].reshape(len(images), crops, -1)
+        logits = self.run(self._inputs(images, crops, first))[self.outputs[0].name]
+        return self._ranked(logits, top, crops, first)
+
+    def _ranked(self, logits: Array, top: int, crops: int, first: int) -> list[tuple[Prediction, ...]]:
+        logits = logits.reshape(len(logits) // crops, crops, -1)
         if not finite_rows(logits).all():
             bad = first + int(np.argmin(finite_rows(logits)))
             raise ToolError(
@@ -235,6 +272,11 @@ class Engine:
             tuple(Prediction(int(i), self.labels[i], float(row[i])) for i in order)
             for row, order in zip(probabilities, best, strict=True)
         ]
+
+
+def _check_top(top: int) -> None:
+    if top < 1:
+        raise SpecError(f"the best {top} classes are none", fix="give top=1 or more")
 
 
 def _check_crops(crops: int) -> None:

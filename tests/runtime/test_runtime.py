@@ -287,3 +287,16 @@ def test_every_failure_is_of_the_five(tmp_path, compiled):
             with contextlib.ExitStack() as stack:
                 stack.enter_context(contextlib.suppress(DeployError))
                 stack.enter_context(Engine.load(path)).classify(SOME[0])
+
+
+def test_an_application_may_take_the_steps_itself(both):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 12, 10, 3), dtype=np.uint8)
+    with Engine.load(both) as engine:
+        rows = np.concatenate([engine.preprocess(image, crops=10) for image in images])
+        logits = engine.run(rows)[engine.outputs[0].name]
+        assert engine.predictions(logits, top=2, crops=10) == engine.classify(images, top=2, crops=10)
+        with pytest.raises(SpecError, match=r"shape \(29, 5\)"):
+            engine.predictions(logits[:29], crops=10)
+        with pytest.raises(SpecError, match="none"):
+            engine.predictions(logits, top=0)
