@@ -26,6 +26,7 @@ from .cli_options import (
 from .cli_plugin import plugin
 from .cli_proof import bench, compare, validate
 from .cli_report import report
+from .cli_triton import triton
 from .errors import DeployError
 
 _NOT_REACHED = "FAILED: no mixture of INT8 and floating point keeps to --max-drop; the best that was found is written"
@@ -168,7 +169,7 @@ def doctor(bundle: Path | None, as_json: bool) -> None:
         sys.exit(value["exit_code"])
 
 
-for _command in (validate, bench, compare, report, plugin):
+for _command in (validate, bench, compare, report, plugin, triton):
     cli.add_command(_command)
 
 

@@ -26,9 +26,9 @@ RANKS = [
     {"proof", "describe"},
     {"application", "bench", "compare", "latency.cold"},
     {"sources", "subject", "validate", "pixels"},
-    {"adopt", "engines", "lrn", "race", "audit", "inspection", "commands", "assemble", "build"},
+    {"adopt", "engines", "lrn", "race", "audit", "inspection", "commands", "assemble", "build", "triton"},
     {"cli_options"},
-    {"cli_plugin", "cli_proof", "cli_report"},
+    {"cli_plugin", "cli_proof", "cli_report", "cli_triton"},
     {"cli"},
 ]
 
