@@ -24,7 +24,7 @@ class Message:
     fix: str = ""
 
 
-def message(code: str, **values: object) -> Message:
+def message(code: str, /, **values: object) -> Message:
     """A message of the table with its values filled in.
 
     Raises:
