@@ -206,12 +206,17 @@ def _compiled(ov: Any, model: Any, streams: int = 1, threads: int = 0) -> Any:  
 
 def _settings(compiled: Any) -> dict[str, str]:  # noqa: ANN401 - as above
     """Values as the enumerations' own names; a version that has not one of the properties leaves it out."""
-    known = compiled.get_property("SUPPORTED_PROPERTIES")
-    found = {key: compiled.get_property(key) for key in _SETTINGS if key in known}
+    found = {key: compiled.get_property(key) for key in _SETTINGS if key in _known()}
     return {
         key: value.to_string() if hasattr(value, "to_string") else str(getattr(value, "name", value))
         for key, value in found.items()
     }
+
+
+@functools.cache
+def _known() -> frozenset[str]:
+    """Names of the CPU's properties; asked for once, since each list of strings is never freed (2026.4)."""
+    return frozenset(_core().get_property("CPU", "SUPPORTED_PROPERTIES"))
 
 
 def _precision(ov: Any, model: Any) -> str:  # noqa: ANN401 - as above
