@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
+#include <utility>
 
 #include "dlcv/error.hpp"
 #include "resize.hpp"
@@ -50,20 +52,40 @@ std::array<std::array<float, 256>, 3> levels(const Preprocess& pre) {
   return table;
 }
 
-struct Corner {
-  int y, x;
-  bool mirrored;
-};
+// A square of the canvas as three planes of numbers, 3 x side x side.
+std::vector<float> normalized(const Image& canvas, const Preprocess& pre, int from, int side) {
+  const auto table = levels(pre);
+  std::vector<float> planes(std::size_t{3} * side * side);
+  float* out = planes.data();
+  for (std::size_t c = 0; c < 3; ++c)
+    for (int y = from; y < from + side; ++y, out += side) {
+      const std::uint8_t* const row = &canvas.rgb[(std::size_t{3} * canvas.width) * y + std::size_t{3} * from + c];
+      for (int x = 0; x < side; ++x) out[x] = table[c][row[3 * x]];
+    }
+  return planes;
+}
 
-// In the order of torchvision's TenCrop; one crop is the centre.
-std::vector<Corner> corners(const Preprocess& pre, int crops) {
-  const int end = pre.canvas - pre.size, middle = static_cast<int>(centre(pre.canvas, pre.size));
-  if (crops == 1) return {{middle, middle, false}};
-  std::vector<Corner> all;
-  for (bool mirrored : {false, true})
-    for (auto [y, x] : {std::pair{0, 0}, {0, end}, {end, 0}, {end, end}, {middle, middle}})
-      all.push_back({y, x, mirrored});
-  return all;
+// In the order of torchvision's TenCrop: the corners and the centre, then those of the mirrored canvas.
+std::vector<float> ten_crops(const std::vector<float>& planes, const Preprocess& pre) {
+  const auto whole = static_cast<std::ptrdiff_t>(pre.canvas), size = static_cast<std::ptrdiff_t>(pre.size);
+  const std::ptrdiff_t end = whole - size, middle = centre(whole, size);
+  const std::pair<std::ptrdiff_t, std::ptrdiff_t> corners[] = {
+      {0, 0}, {0, end}, {end, 0}, {end, end}, {middle, middle}};
+  std::vector<float> crops;
+  crops.reserve(static_cast<std::size_t>(10 * 3 * size * size));
+  for (const bool mirrored : {false, true})
+    for (const auto& [top, left] : corners)
+      for (std::ptrdiff_t c = 0; c < 3; ++c)
+        for (std::ptrdiff_t y = top; y < top + size; ++y) {
+          const auto row = planes.begin() + (c * whole + y) * whole;
+          if (mirrored) {
+            const auto last = std::make_reverse_iterator(row + whole) + left;
+            crops.insert(crops.end(), last, last + size);
+          } else {
+            crops.insert(crops.end(), row + left, row + left + size);
+          }
+        }
+  return crops;
 }
 
 }  // namespace
@@ -74,23 +96,8 @@ std::vector<float> to_input(const Image& image, const Preprocess& pre, int crops
                 "give 1 for the centre, or 10");
   check(image);
   const Image canvas = pre.pad ? padded(image, pre) : centre_square(image, pre.canvas);
-  const auto table = levels(pre);
-  const auto size = static_cast<std::size_t>(pre.size), plane = size * size;
-  std::vector<float> input(plane * 3 * static_cast<std::size_t>(crops));
-  float* out = input.data();
-  for (const Corner& at : corners(pre, crops)) {
-    for (std::size_t y = 0; y < size; ++y) {
-      const int left = at.mirrored ? pre.canvas - 1 - at.x : at.x;
-      const std::uint8_t* const first = &canvas.rgb[((at.y + y) * pre.canvas + left) * 3];
-      float* const row = out + y * size;
-      for (int x = 0; x < pre.size; ++x) {
-        const std::uint8_t* const pixel = first + (at.mirrored ? -3 : 3) * x;
-        for (std::size_t c = 0; c < 3; ++c) row[c * plane + x] = table[c][pixel[c]];
-      }
-    }
-    out += plane * 3;
-  }
-  return input;
+  if (crops == 1) return normalized(canvas, pre, static_cast<int>(centre(pre.canvas, pre.size)), pre.size);
+  return ten_crops(normalized(canvas, pre, 0, pre.canvas), pre);
 }
 
 }  // namespace dlcv
