@@ -135,6 +135,8 @@ class DeviceSession(CheckedSession):
     @property
     def stream(self) -> int:
         """See ``OnDevice``."""
+        if self._closed:
+            self._infer([])  # says so
         return self._cuda.address(self._stream)
 
     def run_device(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from ..errors import ArtifactError, SpecError
 from ..types import Dim, Engine, TensorSpec
 from .base import Array
 from .blame import explained
+
+if TYPE_CHECKING:
+    from ._cuda import SharedCuda
 
 Infer = Callable[[list[Array]], list[Array]]
 
@@ -49,6 +52,47 @@ class CheckedSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A session that runs on a GPU's memory without copies."""
+
+    @property
+    def shared(self) -> SharedCuda:
+        """Its GPU. MissingBackend where other libraries cannot share it."""
+        ...
+
+    @property
+    def stream(self) -> int:
+        """The stream that it works on."""
+        ...
+
+    def run_device(
+        self,
+        rows: int,
+        inputs: Mapping[str, int],
+        outputs: Mapping[str, int],
+        *,
+        after: Iterable[int],
+        done: Any,  # noqa: ANN401 - see Cuda
+        then: int | None,
+    ) -> None:
+        """Put the work on ``rows`` rows on its stream; it is complete when ``done`` happens.
+
+        Args:
+            rows: From 1 on. What exceeds the largest batch is done in pieces.
+            inputs: Where each input lies, row by row.
+            outputs: Where each output goes.
+            after: Streams whose work so far comes first.
+            done: An event of its GPU.
+            then: A stream whose later work waits for this; None to return only when it is done.
+
+        Raises:
+            SpecError: The session is closed.
+            ToolError: The runtime or CUDA failed. Nothing uses the memory any more.
+        """
+        ...
 
 
 def _refuse(arrays: list[Array]) -> NoReturn:

@@ -85,7 +85,7 @@ def load(engine: Engine) -> CheckedSession:
     from ._trt_session import DeviceSession
 
     trt = optional.module("tensorrt", extra=EXTRA)
-    return DeviceSession(trt, engine, FILE, can.version, _cuda.device(), major=_major(can.version))
+    return DeviceSession(trt, engine, FILE, can.version, _cuda.device(engine.device), major=_major(can.version))
 
 
 def build(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -75,7 +75,7 @@ def load(engine: Engine) -> CheckedSession:
         how.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if engine.cuda_graphs else strategies.DISABLED
         return plan.create_execution_context(how)
 
-    return DeviceSession(trt, engine, FILE, can.version, _cuda.device(), context=context)
+    return DeviceSession(trt, engine, FILE, can.version, _cuda.device(engine.device), context=context)
 
 
 def build(request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -47,7 +47,8 @@ class Gpu:
 
     def __init__(self) -> None:
         self.cuda = _cuda.device()
-        self.cuda.free(self.cuda.malloc(1))  # the runtime makes its context now
+        with self.cuda.current():
+            self.cuda.free(self.cuda.malloc(1))  # the runtime makes its context now
         self._driver = _driver()
         self._device, context = ctypes.c_int(), ctypes.c_void_p()
         self._call("cuDeviceGet", ctypes.byref(self._device), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .device_array import DeviceArray
 from .engine import Engine, Prediction
 
-__all__ = ["Engine", "Prediction"]
+__all__ = ["DeviceArray", "Engine", "Prediction"]

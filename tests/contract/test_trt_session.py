@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from dlcv_deploy.backends import _cuda, _trt_session
+from dlcv_deploy.backends import _cuda, _cuda_python, _trt_session
 from dlcv_deploy.backends.base import Timing
 from dlcv_deploy.errors import ArtifactError, MissingBackend, SpecError, ToolError
 from dlcv_deploy.types import Ability, Dim, Engine, TensorSpec
@@ -95,6 +95,21 @@ class FakeRuntime:
         ctypes.memmove(int(to), int(source), size)
 
 
+class FakeContexts:
+    """cuda.bindings.driver, as far as it is used; ``stack`` are the thread's contexts."""
+
+    def __init__(self):
+        self.stack = ["the application's"]
+        self.cuDeviceGet = lambda index: (0, f"GPU {index}")
+        self.cuDevicePrimaryCtxRetain = lambda device: (0, f"primary of {device}")
+        self.cuCtxPushCurrent = lambda context: (self.stack.append(context) or 0,)
+        self.cuCtxPopCurrent = lambda: (0, self.stack.pop())
+
+
+def cuda_python(memory):
+    return _cuda_python.CudaPython(FakeRuntime(memory), FakeContexts())
+
+
 def fake_pycuda(memory):
     """pycuda.driver, as far as it is used."""
 
@@ -130,6 +145,7 @@ def fake_pycuda(memory):
     driver.stack = stack
     driver.init = lambda: None
     driver.Device = lambda i: SimpleNamespace(retain_primary_context=lambda: context)
+    driver.Device.count = lambda: 1
     driver.mem_alloc = lambda size: Allocation(memory.take(size))
     driver.pagelocked_empty = pagelocked_empty
     driver.Stream = driver.Event = Handle
@@ -222,7 +238,7 @@ class FakeContext:
 
 @pytest.fixture(autouse=True)
 def _gpu(monkeypatch):
-    monkeypatch.setattr(_trt_session, "capability", lambda: 89)
+    monkeypatch.setattr(_trt_session, "capability", lambda device: 89)
 
 
 @pytest.fixture
@@ -234,7 +250,7 @@ def memory():
 def cuda(request, memory):
     if request.param == "pycuda":
         return _cuda.PyCuda(fake_pycuda(memory))
-    return _cuda.CudaPython(FakeRuntime(memory))
+    return cuda_python(memory)
 
 
 def session_of(cuda, engine=ENGINE, **faults):
@@ -285,7 +301,7 @@ CAPTURE = ["begin", "end", "instantiate", "cudaGraphDestroy"]
 
 
 def test_the_second_call_of_a_batch_size_is_captured_and_later_ones_replay_it(memory):
-    with session_of(_cuda.CudaPython(FakeRuntime(memory))) as session:
+    with session_of(cuda_python(memory)) as session:
         assert asked_of(memory, session, 2) == []
         assert asked_of(memory, session, 2) == [*CAPTURE, "launch"]
         assert asked_of(memory, session, 2) == ["launch"]
@@ -299,7 +315,7 @@ def test_the_second_call_of_a_batch_size_is_captured_and_later_ones_replay_it(me
 
 
 def test_graphs_can_be_left_out(memory):
-    with session_of(_cuda.CudaPython(FakeRuntime(memory)), dc.replace(ENGINE, cuda_graphs=False)) as session:
+    with session_of(cuda_python(memory), dc.replace(ENGINE, cuda_graphs=False)) as session:
         assert [asked_of(memory, session, 2) for _ in range(3)] == [[], [], []]
         assert session.settings == {
             "CUDA graphs": "off",
@@ -321,7 +337,7 @@ def test_graphs_can_be_left_out(memory):
 def test_what_cannot_be_captured_is_enqueued_as_before(memory, call, asked, reason):
     faults = {"capture": True} if call == "engine" else {}
     memory.refuse = (call, cudart.cudaError_t.cudaErrorStreamCaptureUnsupported)
-    with session_of(_cuda.CudaPython(FakeRuntime(memory)), **faults) as session:
+    with session_of(cuda_python(memory), **faults) as session:
         assert asked_of(memory, session, 2) == []
         assert asked_of(memory, session, 2) == asked
         assert asked_of(memory, session, 2) == asked_of(memory, session, 3) == []  # it is not tried again
@@ -338,7 +354,7 @@ def test_pycuda_has_no_graphs_and_says_so(memory):
 
 
 def test_a_runtime_with_graphs_of_its_own_is_left_to_them(memory):
-    cuda, made = _cuda.CudaPython(FakeRuntime(memory)), []
+    cuda, made = cuda_python(memory), []
 
     def context(plan):
         made.append(plan)
@@ -362,7 +378,7 @@ def test_tensorrt_for_rtx_is_asked_for_its_own(monkeypatch, need, graphs, strate
     asked = {}
     monkeypatch.setattr(_trt_session, "DeviceSession", lambda *args, context: asked.update(context=context))
     monkeypatch.setattr(tensorrt_rtx, "ability", lambda: Ability("1", "", ""))
-    monkeypatch.setattr(_cuda, "device", lambda: None)
+    monkeypatch.setattr(_cuda, "device", lambda index: None)
     tensorrt_rtx.load(dc.replace(ENGINE, cuda_graphs=graphs))
     how = SimpleNamespace()
     plan = SimpleNamespace(create_runtime_config=lambda: how, create_execution_context=lambda config: config)
@@ -373,7 +389,7 @@ def test_tensorrt_for_rtx_is_asked_for_its_own(monkeypatch, need, graphs, strate
 
 
 def test_calls_from_several_threads_wait_in_turn(memory):
-    with session_of(_cuda.CudaPython(FakeRuntime(memory))) as session, ThreadPoolExecutor(4) as pool:
+    with session_of(cuda_python(memory)) as session, ThreadPoolExecutor(4) as pool:
         feeds = [{"x": np.full((1 + i % 4, 3), i, "float32")} for i in range(200)]
         for i, got in enumerate(pool.map(session.run, feeds)):
             np.testing.assert_array_equal(got["y"], np.full((1 + i % 4, 3), 2 * i + 1))
@@ -442,7 +458,7 @@ def test_cuda_errors_are_named(memory, call, code, error, message):
     memory.refuse = (call, getattr(cudart.cudaError_t, code))
 
     def go():
-        session_of(_cuda.CudaPython(FakeRuntime(memory))).run(x_of(2))
+        session_of(cuda_python(memory)).run(x_of(2))
 
     with pytest.raises(error, match=message):
         go()
@@ -492,11 +508,15 @@ def test_no_driver_is_a_reason(monkeypatch):
 
 def test_cuda_python_comes_first_and_pycuda_next(monkeypatch, memory):
     monkeypatch.setattr(_cuda, "no_gpu", lambda: "")
-    modules = {"cuda.bindings.runtime": FakeRuntime(memory), "pycuda.driver": fake_pycuda(memory)}
+    modules = {
+        "cuda.bindings.runtime": FakeRuntime(memory),
+        "cuda.bindings.driver": FakeContexts(),
+        "pycuda.driver": fake_pycuda(memory),
+    }
     monkeypatch.setattr(_cuda.optional, "module", lambda name, extra: modules[name])
     installed = {"cuda.bindings.runtime", "pycuda"}
     monkeypatch.setattr(_cuda.optional, "version_of", lambda module, *_: "1" if module in installed else "")
-    assert isinstance(_cuda.device(), _cuda.CudaPython)
+    assert isinstance(_cuda.device(), _cuda_python.CudaPython)
     installed.remove("cuda.bindings.runtime")
     assert isinstance(_cuda.device(), _cuda.PyCuda)
     installed.remove("pycuda")
