@@ -1,6 +1,6 @@
 """A bundle: one folder that holds an engine, the graph it was compiled from, and the proof that came with it.
 
-    NAME.dlcv/manifest.json      what it is, and the SHA-256 of every other file
+    NAME.dlcv/manifest.json      what it is, and the SHA-256 of every other file, and of itself
               model.onnx         the graph, at the precision asked for
               <backend>/...      the engine files, as the vendor's own tools read them
               labels.txt         one class a line
@@ -15,7 +15,6 @@ plugin's library) is there once.
 from __future__ import annotations
 
 import dataclasses as dc
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 from .atomic import write_folder
 from .digest import sha256
 from .errors import ArtifactError, SpecError
-from .manifest import MANIFEST, Manifest
+from .manifest import MANIFEST, Manifest, sealed
 from .preflight import check_files, error_of
 from .types import Engine, ExportedModel, PluginNeed
 
@@ -107,8 +106,7 @@ def write(
         }
     listing = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in sorted(content.items())}
     manifest = dc.replace(manifest, engines=entries, files=listing)
-    text = json.dumps(dc.asdict(manifest), indent=2, allow_nan=False) + "\n"
-    write_folder(path, {**content, MANIFEST: text.encode()}, replace=replace)
+    write_folder(path, {**content, MANIFEST: sealed(manifest)}, replace=replace)
     return Bundle(path, manifest)
 
 

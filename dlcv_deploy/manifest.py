@@ -1,9 +1,11 @@
-"""A bundle's ``manifest.json``: what it says, and what it must be before any of it is believed.
+r"""A bundle's ``manifest.json``: what it says, and what it must be before any of it is believed.
 
-The C++ library (``cpp/src/bundle.cpp``) reads it by the same rules. They end in one of these findings:
+The C++ library (``cpp/src/manifest.cpp``) reads it by the same rules. They end in one of these findings:
 
 - ``damaged_read``: the file cannot be read.
 - ``damaged_large``: it has more than ``MOST_BYTES``.
+- ``damaged_seal``: its last 81 bytes are ``,\n  "seal": "``, 64 small hexadecimal digits and ``"\n}\n`` (``\n`` being a
+  line feed), and these digits are not the SHA-256 of the bytes in front of them all. One that ends otherwise is read.
 - ``damaged_json``: it is not a JSON object as RFC 8259 has it, in strict UTF-8 without a byte order mark: no
   comments, no NaN or infinities, no number beyond a double (an integer of 20 characters or more is taken for a
   floating point number, which none of the fields takes as an integer), no control characters in strings, no escape of
@@ -28,6 +30,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .digest import sha256
 from .errors import ArtifactError
 from .messages import Message, message
 from .types import PRECISIONS, Dim, Engine, PluginNeed, Precision, Preprocess, TensorSpec
@@ -42,6 +45,8 @@ _TEXT, _PATH, _NAME = 4096, 1024, 255
 """The longest text, path in a bundle and name without folders, in bytes."""
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _SHA256 = re.compile("[0-9a-f]{64}")
+_SEAL = re.compile(rb',\n  "seal": "([0-9a-f]{64})"\n}\n\Z')
+_SEAL_BYTES = 81
 _BRACKETS = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -139,8 +144,17 @@ def read_manifest(path: Path) -> Manifest | Message:
         return _damaged(path, "damaged_read")
     if len(data) > MOST_BYTES:
         return _damaged(path, "damaged_large")
+    seal = _SEAL.fullmatch(data, max(0, len(data) - _SEAL_BYTES))
+    if seal and sha256(data[:-_SEAL_BYTES]) != seal[1].decode():
+        return _damaged(path, "damaged_seal")
     document = _document(data)
     return _damaged(path, "damaged_json") if document is None else _manifest(path, document)
+
+
+def sealed(manifest: Manifest) -> bytes:
+    """A manifest as its file has it: no digest of another file covers it, so its last line is its own."""
+    body = json.dumps(dc.asdict(manifest), indent=2, allow_nan=False).removesuffix("\n}").encode()
+    return body + f',\n  "seal": "{sha256(body)}"\n}}\n'.encode()
 
 
 def _manifest(path: Path, document: dict[str, Any]) -> Manifest | Message:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlcv_deploy.bundle import write
+from dlcv_deploy.digest import sha256
 from dlcv_deploy.manifest import DEEPEST, FIELDS, MANIFEST, MOST_BYTES, Manifest, read_manifest
 from dlcv_deploy.messages import Message
 from dlcv_deploy.types import Engine, PluginNeed, Preprocess, TensorSpec
@@ -54,6 +55,26 @@ def why(path, text):
 
 def document(path):
     return json.loads((path / MANIFEST).read_text())
+
+
+def test_a_bit_of_a_manifest_is_found_or_changes_nothing(path):
+    """At every place: what is in front of the seal is covered by it, and the seal says nothing else."""
+    data, good = (path / MANIFEST).read_bytes(), read_manifest(path)
+    seal = data.rindex(b',\n  "seal"')
+    for at in range(len(data)):
+        worse = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+        told = why(path, worse)
+        assert told == "it was altered after it was written" if at < seal else told or read_manifest(path) == good
+    for cut in range(0, len(data) - 1, 7):
+        assert why(path, data[:cut]) == NOT_JSON
+    assert why(path, data[:-1]) == ""
+
+
+def test_a_manifest_without_seal_is_read(path):
+    unsealed = document(path)
+    assert unsealed.pop("seal") == sha256((path / MANIFEST).read_bytes()[:-81])
+    assert why(path, json.dumps({**unsealed, "model": "other"}, indent=2)) == ""
+    assert why(path, json.dumps({**unsealed, "model": "other", "seal": "0" * 64})) == ""
 
 
 NOT_JSON = "it is not a well-formed JSON object"
