@@ -1,5 +1,6 @@
 // What the C++ library makes of images, for test_cpp_images.py to compare with Python.
 //   pixels decode IN OUT                               contents of files -> images, or why there is none
+//   pixels open IN OUT                                 paths, a line each -> the same
 //   pixels input IN OUT CROPS SIZE CANVAS PAD MEAN3 STD3   images -> network inputs
 //   pixels top IN OUT CROPS TOP CLASSES                logits -> indices and probabilities
 //   pixels fuzz IN SEED COUNT                          decode each content damaged in COUNT ways; nothing comes of it
@@ -54,15 +55,33 @@ void put(std::ofstream& out, std::int32_t a, std::int32_t b, const void* data, s
   put(out, data, size);
 }
 
+void put(std::ofstream& out, const dlcv::Error& error) {
+  const std::string words = error.what();
+  put(out, 0, static_cast<std::int32_t>(words.size()), words.data(), words.size());
+}
+
+void put(std::ofstream& out, const Image& image) {
+  put(out, image.width, image.height, image.rgb.data(), image.rgb.size());
+}
+
 int decode(char** a) {
   Blocks in(a[0]);
   std::ofstream out(a[1], std::ios::binary);
   for (Bytes content; in.next(content);) try {
-      const Image image = Image::decode(content.data(), content.size(), "x");
-      put(out, image.width, image.height, image.rgb.data(), image.rgb.size());
+      put(out, Image::decode(content.data(), content.size(), "x"));
     } catch (const dlcv::Error& e) {
-      const std::string words = e.what();
-      put(out, 0, static_cast<std::int32_t>(words.size()), words.data(), words.size());
+      put(out, e);
+    }
+  return 0;
+}
+
+int open(char** a) {
+  std::ifstream in(a[0]);
+  std::ofstream out(a[1], std::ios::binary);
+  for (std::string path; std::getline(in, path);) try {
+      put(out, Image::open(path));
+    } catch (const dlcv::Error& e) {
+      put(out, e);
     }
   return 0;
 }
@@ -85,8 +104,7 @@ int input(char** a) {
       const auto values = dlcv::to_input(image, pre, std::stoi(a[2]));
       put(out, static_cast<std::int32_t>(values.size()), 0, values.data(), values.size() * sizeof(float));
     } catch (const dlcv::Error& e) {
-      const std::string words = e.what();
-      put(out, 0, static_cast<std::int32_t>(words.size()), words.data(), words.size());
+      put(out, e);
     }
   return 0;
 }
@@ -100,10 +118,13 @@ int top(char** a) {
   std::vector<float> logits(bytes.size() / sizeof(float));
   std::memcpy(logits.data(), bytes.data(), bytes.size());
   const std::size_t step = labels.size() * static_cast<std::size_t>(crops);
-  for (std::size_t at = 0; at + step <= logits.size(); at += step)
-    for (const auto& found : dlcv::top_of(&logits[at], crops, labels, std::stoi(a[3]))) {
-      put(out, &found.index, sizeof found.index);
-      put(out, &found.probability, sizeof found.probability);
+  for (std::size_t at = 0; at + step <= logits.size(); at += step) try {
+      for (const auto& found : dlcv::top_of(&logits[at], crops, labels, std::stoi(a[3]))) {
+        put(out, &found.index, sizeof found.index);
+        put(out, &found.probability, sizeof found.probability);
+      }
+    } catch (const dlcv::Error& e) {
+      put(out, e.what(), std::strlen(e.what()));
     }
   return 0;
 }
@@ -172,6 +193,7 @@ int time(char** a) {
 int main(int count, char** words) {
   const std::string what = count > 1 ? words[1] : "";
   if (what == "decode" && count == 4) return decode(words + 2);
+  if (what == "open" && count == 4) return open(words + 2);
   if (what == "input" && count == 14) return input(words + 2);
   if (what == "top" && count == 7) return top(words + 2);
   if (what == "fuzz" && count == 5) return fuzz(words + 2);
