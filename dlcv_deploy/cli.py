@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .cli_cpp import cpp
 from .cli_options import (
     BUNDLE,
     FILE,
@@ -151,25 +152,50 @@ def models(as_json: bool) -> None:
 
 @cli.command()
 @click.argument("bundle", type=BUNDLE, required=False)
+@click.option("--rebuild", "again", is_flag=True, help="Compile again what does not run here, where that mends it.")
+@click.option("-o", "--output", type=BUNDLE, help="With --rebuild: the bundle to write.  [default: in its place]")
 @as_json
-def doctor(bundle: Path | None, as_json: bool) -> None:
+def doctor(bundle: Path | None, again: bool, output: Path | None, as_json: bool) -> None:
     """Say what is installed, what can compile, what can run, and why not.
 
-    With BUNDLE, say all that keeps its engines from running on this machine, and how to mend it.
+    With BUNDLE, say all that keeps its engines from running on this machine, and how to mend it. With --rebuild,
+    compile again first what that mends.
     """
     from .describe import describe_doctor, describe_preflight, doctor_value, preflight_value
 
+    if again and bundle is None:
+        raise click.UsageError("--rebuild takes a BUNDLE")
+    if output is not None and not again:
+        raise click.UsageError("-o goes with --rebuild")
     if bundle is None:
         value = doctor_value()
         show(value, describe_doctor(value), as_json=as_json)
         return
-    value = preflight_value(bundle)
-    show(value, describe_preflight(value), as_json=as_json)
+    if again:
+        done, told = _rebuilt(bundle, output)
+        value = {**preflight_value(Path(done["path"])), "rebuilt": done}
+        show(value, "\n".join([*told, describe_preflight(value)]), as_json=as_json)
+    else:
+        value = preflight_value(bundle)
+        show(value, describe_preflight(value), as_json=as_json)
     if value["exit_code"]:
         sys.exit(value["exit_code"])
 
 
-for _command in (validate, bench, compare, report, plugin, triton):
+def _rebuilt(bundle: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
+    """Compile a bundle's engines again; returns what was done, for ``--json`` and in sentences."""
+    import dataclasses as dc
+
+    from .rebuild import rebuild
+    from .store import Store, cache_dir
+
+    with talking():
+        done = rebuild(bundle, output=output, store=Store(cache_dir()), say=say)
+    told = [one.words() for one in done.engines] or ["there is nothing that compiling again would mend"]
+    return {**dc.asdict(done), "path": str(done.path)}, [*told, *done.left]
+
+
+for _command in (validate, bench, compare, report, plugin, cpp, triton):
     cli.add_command(_command)
 
 

@@ -24,6 +24,7 @@ DEFAULT_ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 _SOURCE = Path(__file__).parent / "csrc"
 _TIMEOUT_S = 1800.0
 _WHAT = "compiling the plugin"
+_TRIED = "the log says more; tests ran with CUDA 13.0, g++ 12 and TensorRT's headers 10.14"
 _FLAGS = ("CXXFLAGS", "CUDAFLAGS", "LDFLAGS", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 _ERROR = re.compile(r"^CMake Error|\berror\b.*:|: error|\bundefined reference\b|^nvcc fatal|^ptxas fatal", re.I)
 _FIRST_LINES, _TAIL_LINES = 3, 20
@@ -161,16 +162,7 @@ def compile_in(request: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[
     """In the child process: run ``steps`` and return the file ``result``."""
     log = ""
     for step in request["steps"]:
-        done = subprocess.run(
-            step,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        log = done.stdout.decode(errors="replace")
-        if done.returncode:
-            raise _refusal(log, done.returncode)
+        log = run_step(step, what=_WHAT, fix=_TRIED)
     try:
         data = Path(request["result"]).read_bytes()
     except OSError as e:
@@ -178,8 +170,27 @@ def compile_in(request: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[
     return {"log": log}, {FILE: data}
 
 
-def _refusal(log: str, code: int) -> ToolError:
-    """The error for a step that failed, with the first lines that say why."""
+def run_step(command: Sequence[str], *, what: str, fix: str) -> str:
+    """Run one command of a build; returns what it printed.
+
+    Raises:
+        ToolError: it failed, with the first lines that say why; ``what`` is the subject of the sentence.
+    """
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    log = done.stdout.decode(errors="replace")
+    if done.returncode:
+        raise ToolError(f"{what} failed: {_reason(log, done.returncode)}", fix=fix, log=_tail(log))
+    return log
+
+
+def _reason(log: str, code: int) -> str:
+    """The first lines that say why a step failed."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), None)
     if first is None:
@@ -188,8 +199,7 @@ def _refusal(log: str, code: int) -> ToolError:
         said = [" ".join(lines[first : first + _FIRST_LINES])]
     else:
         said = [line for line in lines if _ERROR.search(line)][:_FIRST_LINES]
-    fix = "the log says more; tests ran with CUDA 13.0, g++ 12 and TensorRT's headers 10.14"
-    return ToolError(f"{_WHAT} failed: {'; '.join(said)}", fix=fix, log=_tail(log))
+    return "; ".join(said)
 
 
 def _tail(log: str) -> str:

@@ -22,13 +22,13 @@ RANKS = [
     {"isolate", "backends"},
     {"models"},
     {"export", "reference", "host", "manifest", "bundle", "stages", "plugin", "preflight"},
-    {"runtime"},
+    {"runtime", "install_cpp"},
     {"proof", "describe"},
     {"application", "bench", "compare", "latency.cold"},
     {"sources", "subject", "validate", "pixels"},
     {"adopt", "engines", "lrn", "race", "audit", "inspection", "commands", "assemble", "build", "triton"},
     {"cli_options"},
-    {"cli_plugin", "cli_proof", "cli_report", "cli_triton"},
+    {"cli_cpp", "cli_plugin", "cli_proof", "cli_report", "cli_triton"},
     {"cli"},
 ]
 
