@@ -128,7 +128,7 @@ def test_images_of_the_golden_sizes_become_the_same_numbers(cpp, pre, count):
 
 def test_any_size_becomes_the_same_numbers(cpp):
     rng = np.random.default_rng(3)
-    for _ in range(40):
+    for _ in range(25):
         side = int(rng.integers(1, 60))
         mean, std = ([float(v) for v in rng.random(3) + 0.01] for _ in range(2))
         pre = Preprocess(int(rng.integers(1, side + 1)), side, "resize", tuple(mean), tuple(std))
@@ -164,7 +164,7 @@ def cut_off(rng):
         odd.saved(image, quality=60, progressive=True),
         odd.saved(image.quantize(8), "PNG"),
         odd.png(rng, 9, 8, 16, 6, True, text),
-        tailed[:100] + tailed[100:],
+        tailed,
     ]
     for content in whole:
         steps = [*range(0, len(content), 1 + len(content) // 150), *range(max(0, len(content) - 90), len(content))]
@@ -227,6 +227,8 @@ def test_no_damage_of_much_makes_the_decoders_touch_memory_that_is_not_theirs(cp
 ROW = odd.chunk(b"IDAT", zlib.compress(b"\0" + bytes(30)))
 HUGE_JPEG = b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 17, 8, 65500, 65500, 3) + b"\1\x11\0\2\x11\0\3\x11\0"
 SCAN = b"\xff\xda" + struct.pack(">HB", 12, 3) + b"\1\0\2\0\3\0\0?\0" + bytes(20)
+MOST = 2**32 - 1
+BROKEN = "broken data stream when reading image file"
 LIMIT = "exceeds limit of 178956970 pixels, could be decompression bomb DOS attack."
 
 
@@ -241,18 +243,11 @@ LIMIT = "exceeds limit of 178956970 pixels, could be decompression bomb DOS atta
         (odd.SIGNATURE + ROW, "broken PNG file (pixels before its header)"),
         (odd.SIGNATURE + odd.ihdr(3, 3)[:-1] + b"x" + ROW, "broken PNG file (bad header checksum in IHDR)"),
         (odd.SIGNATURE + odd.ihdr(20000, 10000) + ROW, f"Image size (20000 x 10000 pixels) {LIMIT}"),
-        (
-            odd.SIGNATURE + odd.ihdr(4294967295, 4294967295) + ROW,
-            f"Image size (4294967295 x 4294967295 pixels) {LIMIT}",
-        ),
+        (odd.SIGNATURE + odd.ihdr(MOST, MOST) + ROW, f"Image size ({MOST} x {MOST} pixels) {LIMIT}"),
         (odd.SIGNATURE + odd.ihdr(9000, 9000, interlaced=True) + ROW, "image file is truncated"),
-        (
-            odd.SIGNATURE + odd.ihdr(9, 9) + odd.chunk(b"IDAT", b"no stream"),
-            "broken data stream when reading image file",
-        ),
+        (odd.SIGNATURE + odd.ihdr(9, 9) + odd.chunk(b"IDAT", b"no stream"), BROKEN),
         (HUGE_JPEG + SCAN, f"Image size (65500 x 65500 pixels) {LIMIT}"),
         (HUGE_JPEG[:30], "image file is truncated"),
-        (HUGE_JPEG.replace(b"\0\x11\x08", b"\0\x11\x0c") + SCAN, "cannot handle 12-bit layers"),
     ],
 )
 def test_what_is_no_image_is_told_in_words(cpp, content, words):
