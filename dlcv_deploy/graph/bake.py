@@ -88,7 +88,7 @@ class _Front:
     def normalized(self, pixels: str, pre: Preprocess) -> str:
         """(N, S, S, 3) of bytes as (N, 3, S, S) of float32, by scale and bias as ``to_input`` rounds them."""
         mean, std = np.array(pre.mean, np.float64), np.array(pre.std, np.float64)
-        scale, bias = ((v).astype(np.float32).reshape(1, 3, 1, 1) for v in (1 / (255 * std), -mean / std))
+        scale, bias = (v.astype(np.float32).reshape(1, 3, 1, 1) for v in (1 / (255 * std), -mean / std))
         numbers = self.node("Cast", [pixels], "cast", to=TensorProto.FLOAT)  # first: TensorRT takes bytes so alone
         planes = self.node("Transpose", [numbers], "planes", perm=[0, 3, 1, 2])
         scaled = self.node("Mul", [planes, self.constant("scale", scale)], "scaled")

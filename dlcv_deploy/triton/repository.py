@@ -190,6 +190,8 @@ def _golden(bundle: Bundle, wanted: Wanted) -> Files:
     from ..calibration.images import decode
 
     pre, names = bundle.manifest.preprocess, contract.golden_images(bundle.manifest.files)
+    if not names:
+        raise ArtifactError(f"{bundle.path.name} has no golden images", fix="build it again")
     files = {name.replace("/", "-"): bundle.read(name) for name in names}
     whole = np.stack([canvas(decode(bundle.path / name, name), pre) for name in names])
     pixels = whole if wanted.ten_crop else np.concatenate([crops(image, pre, 1) for image in whole])
