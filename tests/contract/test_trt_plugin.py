@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -209,6 +210,9 @@ class Stop(Exception):
     """Where a make-believe runtime would go on to the GPU."""
 
 
+CUDA = SimpleNamespace(current=nullcontext)
+
+
 class FakeRuntime(FakeTensorRT):
     def Runtime(self, logger):
         def deserialize(plan):
@@ -223,10 +227,10 @@ ENGINE = Engine("tensorrt", "SM 8.9", "10.13", {"model.engine": b"plan", FILE: L
 
 @pytest.fixture
 def load(monkeypatch):
-    monkeypatch.setattr(_trt_session, "capability", lambda: 89)
+    monkeypatch.setattr(_trt_session, "capability", lambda device: 89)
 
     def go(trt, engine=ENGINE, major=10):
-        _trt_session.DeviceSession(trt, engine, "model.engine", "10.13", None, major=major)
+        _trt_session.DeviceSession(trt, engine, "model.engine", "10.13", CUDA, major=major)
 
     return go
 

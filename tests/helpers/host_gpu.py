@@ -22,14 +22,15 @@ PS_A_BYTE, LAUNCH_PS, SLOWNESS = 1000, 1_000_000, 2
 
 
 class HostGpu:
-    """A ``Device`` and its ``Cuda`` in one; ``library`` has the kernels."""
+    """A ``Device`` and its ``Cuda`` in one; ``library`` has the kernels, where a ``path`` to them is given."""
 
     multiprocessors, l2_bytes = 6, 1 << 16
 
-    def __init__(self, path, launch_error=0):
+    def __init__(self, path=None, launch_error=0):
         self.cuda, self.launch_error = self, launch_error
-        self._kernels = load(path)
-        self.library = types.SimpleNamespace(dlcv_lrn=self._launch, dlcv_problem=self._kernels.dlcv_problem)
+        if path is not None:
+            self._kernels = load(path)
+            self.library = types.SimpleNamespace(dlcv_lrn=self._launch, dlcv_problem=self._kernels.dlcv_problem)
         self._memory, self._queues, self._now_ps = {}, {}, 0
         self._numbers = itertools.count(1)
 
