@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .bundle import MANIFEST, Bundle, Manifest, open_bundle, write
+from .bundle import Bundle, open_bundle, write
 from .commands import commands
 from .digest import digest, sha256
 from .engines import Compiled
 from .errors import ArtifactError
 from .latency.values import LatencyReport
 from .lrn import Plugin
+from .manifest import MANIFEST, Manifest
 from .parity.contract import steps
 from .parity.values import Consistency, Drift, ParityReport
 from .pixels import golden

@@ -166,9 +166,8 @@ def _manifest(path: Path, document: dict[str, Any]) -> Manifest | Message:
             return _damaged(path, "damaged_field", field=name)
     values = {field.name: document[field.name] for field in dc.fields(Manifest)}
     pre = values["preprocess"]
-    values["preprocess"] = Preprocess(
-        pre["size"], pre["canvas"], pre["fit"], *(tuple(map(float, pre[side])) for side in ("mean", "std"))
-    )
+    (m0, m1, m2), (s0, s1, s2) = pre["mean"], pre["std"]
+    values["preprocess"] = Preprocess(pre["size"], pre["canvas"], pre["fit"], (m0, m1, m2), (s0, s1, s2))
     for side in ("inputs", "outputs"):
         values[side] = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values[side])
     values["contract"] = tuple(values["contract"])
