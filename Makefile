@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EXTRAS := torch,onnxruntime,openvino,rtx,test
+# files of tests go to as many processes as there are cores, four at the most
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
 NATIVE := '*.h' '*.cpp' '*.cu' '*.c'
 DEMO := build/resnet20-int8.dlcv
 
@@ -19,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 # kernel-lens carries TensorRT's headers, which the tests compile the plugin against; nothing else of it is used
 $(VENV)/.plugin: $(VENV)/.ready
-	$(PIP) --editable '.[$(EXTRAS),plugin]'
+	$(PIP) --editable '.[$(EXTRAS),plugin,service]'
 	$(PIP) --no-deps kernel-lens
 	touch $@
 
@@ -28,7 +30,7 @@ demo: setup
 	$(BIN)/dlcv-deploy build resnet20 --int8 --target openvino --target tensorrt_rtx --output $(DEMO) --force
 
 test: $(VENV)/.plugin
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q $(SPREAD) -m 'not slow'
 
 slow: $(VENV)/.plugin
 	$(BIN)/python -m pytest -q -m slow
