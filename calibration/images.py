@@ -111,7 +111,7 @@ def _named(name: str, path: Path | BinaryIO | str) -> Iterator[None]:
 
     try:
         yield
-    except (*_BROKEN, Image.DecompressionBombError) as e:
+    except (*_BROKEN, Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise ArtifactError(f"image {name} cannot be read: {_words(e, path)}", fix=_SKIP) from e
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import io
 import itertools
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -21,11 +22,11 @@ from ..errors import ArtifactError, DeployError, SpecError, ToolError
 from ..host import here
 from ..manifest import Manifest
 from ..messages import message
-from ..parity.compare import finite_rows, softmax
-from ..parity.crops import COUNTS, Input, canvas, fill
+from ..parity.compare import Scores, finite_rows, softmax
+from ..parity.crops import COUNTS, Input, Pixels, canvas, fill
 from ..preflight import Checked, check, error_of
 from ..types import Dim, TensorSpec
-from .images import ImageLike, is_one, pixels_of
+from .images import ImageLike, Picture, is_one, pixels_of
 from .on_device import host_array, is_on_device, run_on_device
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class Engine:
         bundle = check(Path(path), here(device), backend)
         if bundle.manifest is None or not bundle.backend:
             raise _refusal(path, bundle)
-        manifest, labels = bundle.manifest, tuple(bundle.labels.decode(errors="replace").splitlines())
+        lines = io.StringIO(bundle.labels.decode(errors="replace"), newline=None)
+        manifest, labels = bundle.manifest, tuple(line.removesuffix("\n") for line in lines)
         if len(manifest.inputs) > 1:
             raise SpecError(
                 f"the network takes {len(manifest.inputs)} inputs, {_listed(manifest.inputs)}, and no single image",
@@ -107,7 +109,12 @@ class Engine:
         return cls(manifest, labels, compiled, session)
 
     @overload
-    def classify(self, images: ImageLike, *, top: int = 5, crops: int = 1) -> tuple[Prediction, ...]: ...
+    def classify(  # type: ignore[overload-overlap]  # a path is a sequence of strings, too
+        self, images: Picture, *, top: int = 5, crops: int = 1
+    ) -> tuple[Prediction, ...]: ...
+
+    @overload
+    def classify(self, images: Pixels, *, top: int = 5, crops: int = 1) -> Any: ...  # noqa: ANN401 - by its shape
 
     @overload
     def classify(
@@ -137,7 +144,7 @@ class Engine:
         _check_crops(crops)
         if is_one(images):
             return self._answers([images], top, crops, 0)[0]
-        several: Iterator[ImageLike] = iter(images)
+        several = iter(cast(Iterable[ImageLike], images))
         found: list[tuple[Prediction, ...]] = []
         while chunk := list(itertools.islice(several, max(1, self.batch.hi // crops))):
             found += self._answers(chunk, top, crops, len(found))
@@ -160,7 +167,7 @@ class Engine:
         _check_crops(crops)
         return self._inputs([image], crops, 0)
 
-    def predictions(self, logits: Array, *, top: int = 5, crops: int = 1) -> list[tuple[Prediction, ...]]:
+    def predictions(self, logits: Scores, *, top: int = 5, crops: int = 1) -> list[tuple[Prediction, ...]]:
         """What ``classify`` makes of logits: for an application that calls ``preprocess`` and ``run`` itself.
 
         Args:
@@ -234,7 +241,7 @@ class Engine:
 
     def _run(self, batch: Array) -> dict[str, Array]:
         source, lo, hi = self.inputs[0].name, self.batch.lo, self.batch.hi
-        if not isinstance(batch, np.ndarray) or batch.ndim == 0 or lo <= len(batch) <= hi:
+        if batch.ndim == 0 or lo <= len(batch) <= hi:
             return self._session.run({source: batch})  # which says what is wrong
         pieces = []
         for start in range(0, max(1, len(batch)), hi):
@@ -256,9 +263,9 @@ class Engine:
 
     def _answers(self, images: list[Any], top: int, crops: int, first: int) -> list[tuple[Prediction, ...]]:
         logits = self.run(self._inputs(images, crops, first))[self.outputs[0].name]
-        return self._ranked(logits, top, crops, first)
+        return self._ranked(cast(Scores, logits), top, crops, first)
 
-    def _ranked(self, logits: Array, top: int, crops: int, first: int) -> list[tuple[Prediction, ...]]:
+    def _ranked(self, logits: Scores, top: int, crops: int, first: int) -> list[tuple[Prediction, ...]]:
         logits = logits.reshape(len(logits) // crops, crops, -1)
         if not finite_rows(logits).all():
             bad = first + int(np.argmin(finite_rows(logits)))

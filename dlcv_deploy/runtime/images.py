@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union, cast
 
 import numpy as np
 
@@ -16,12 +16,13 @@ from ..errors import ArtifactError, SpecError
 if TYPE_CHECKING:
     from PIL.Image import Image as Opened
 
-ImageLike: TypeAlias = Union[str, "os.PathLike[str]", bytes, BinaryIO, Pixels, "Opened"]
+Picture: TypeAlias = Union[str, "os.PathLike[str]", bytes, BinaryIO, "Opened"]
+ImageLike: TypeAlias = Picture | Pixels
 _KINDS = "give a path, the bytes of a file, an RGB array (height, width, 3) of uint8, or a Pillow image"
 _CONTENT = (bytes, bytearray, memoryview)
 
 
-def is_one(images: ImageLike | Iterable[ImageLike]) -> TypeGuard[ImageLike]:
+def is_one(images: ImageLike | Iterable[ImageLike]) -> bool:
     """Whether this is an image, and not several of them."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4
@@ -47,7 +48,7 @@ def pixels_of(image: ImageLike | Any, name: str) -> Pixels:  # noqa: ANN401 - wh
         if isinstance(image, _CONTENT):
             return decode(io.BytesIO(image), name)
         if hasattr(image, "read"):
-            return decode(image, name)
+            return decode(cast(BinaryIO, image), name)
         from PIL import Image
 
         if isinstance(image, Image.Image):
