@@ -1,40 +1,16 @@
 #include "files.hpp"
 
-#include <openssl/evp.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
 #include <memory>
-#include <new>
 
 #include "descriptor.hpp"
 #include "manifest.hpp"
+#include "sha256.hpp"
 
 namespace dlcv {
 namespace {
-
-// SHA-256 of what it was given, in pieces.
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-    if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1) throw std::bad_alloc();
-  }
-
-  void add(const std::uint8_t* data, std::size_t bytes) { EVP_DigestUpdate(context_.get(), data, bytes); }
-
-  std::string hex() {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int bytes = 0;
-    EVP_DigestFinal_ex(context_.get(), digest, &bytes);
-    std::string text;
-    for (unsigned int i = 0; i < bytes; ++i)
-      for (const int half : {digest[i] >> 4, digest[i] & 15}) text += "0123456789abcdef"[half];
-    return text;
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context_;
-};
 
 // Whether a name stays in its folder, as far as it tells.
 bool is_inside(const std::string& name) {

@@ -7,6 +7,7 @@
 
 #include "descriptor.hpp"
 #include "json.hpp"
+#include "sha256.hpp"
 
 namespace dlcv {
 namespace {
@@ -77,10 +78,11 @@ bool architecture(const Json& v) { return whole(v, 1, 999); }
 bool pixels(const Json& v) { return whole(v, 1, 16384); }
 bool number(const Json& v) { return v.kind == Kind::integer || v.kind == Kind::real; }
 
-bool sha256(const Json& v) {
-  return v.kind == Kind::text && v.text.size() == 64 &&
-         v.text.find_first_not_of("0123456789abcdef") == std::string::npos;
+bool is_sha256(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
+
+bool sha256(const Json& v) { return v.kind == Kind::text && is_sha256(v.text); }
 
 double real(const Json& v) { return v.kind == Kind::integer ? static_cast<double>(v.integer) : v.real; }
 
@@ -211,6 +213,19 @@ Manifest manifest_of(const Json& v) {
   return manifest;
 }
 
+// Whether the last line is a digest, and not that of what is in front of it.
+bool seal_is_broken(const Bytes& data) {
+  const std::string before = ",\n  \"seal\": \"", behind = "\"\n}\n";
+  const std::size_t seal = before.size() + 64 + behind.size();
+  if (data.size() < seal) return false;
+  const std::string end(data.end() - static_cast<std::ptrdiff_t>(seal), data.end());
+  const std::string told = end.substr(before.size(), 64);
+  if (end != before + told + behind || !is_sha256(told)) return false;
+  Sha256 digest;
+  digest.add(data.data(), data.size() - seal);
+  return digest.hex() != told;
+}
+
 Message damaged(const std::string& bundle, const char* why, const std::map<std::string, std::string>& values = {}) {
   return message("manifest_damaged", {{"path", bundle}, {"why", message(why, values).what}});
 }
@@ -245,6 +260,7 @@ std::optional<Message> read_manifest(const std::string& bundle, Manifest& into) 
   const Descriptor file(path);
   if (!file.append(data, kMostBytes + 1)) return damaged(bundle, "damaged_read");
   if (data.size() > kMostBytes) return damaged(bundle, "damaged_large");
+  if (seal_is_broken(data)) return damaged(bundle, "damaged_seal");
   Json document;
   if (!parse(data.data(), data.size(), document) || document.kind != Kind::object)
     return damaged(bundle, "damaged_json");
