@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import MissingBackend, ToolError
 from ._cuda import Bytes, check_index
+from .blame import explained
 
 _ABSENT = ("cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorInitializationError")
 
@@ -52,8 +53,10 @@ class CudaPython:
             name, text = (self._rt.cudaGetErrorName(error)[1], self._rt.cudaGetErrorString(error)[1])
             what = f"{call}: {name.decode()}: {text.decode()}"
             if name.decode() in _ABSENT:
-                raise MissingBackend(what, fix="update the NVIDIA driver, or run on a machine with a GPU")
-            raise ToolError(what, fix="free GPU memory, or use a smaller batch" if "Memory" in what else "")
+                told = explained("cuda", what, fix="update the NVIDIA driver, or run on a machine with a GPU")
+                raise MissingBackend(told.what, fix=told.fix)
+            told = explained("cuda", what)
+            raise ToolError(told.what, fix=told.fix, log=what)
         return values[0] if values else None
 
     def malloc(self, size_bytes: int) -> int:

@@ -111,8 +111,8 @@ def register(trt: Trt, tool: str, data: bytes, log: NativeLog) -> None:
         handle = registry.load_library(_path(data))
         if handle is None:
             words = log.take_errors()
-            told = explained(tool, words.splitlines()[-1] if words else "", words)
-            why = f": {told.what}" if words else ", and does not say why"
+            said = explained(tool, words.splitlines()[-1] if words else "", words)
+            why = f": {said.what}" if words else ", and does not say why"
             raise ToolError(
                 f"{tool} cannot load the LRN plugin's library{why}", fix="dlcv-deploy plugin check", log=words
             )

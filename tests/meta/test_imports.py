@@ -26,7 +26,7 @@ RANKS = [
     {"proof", "describe"},
     {"application", "bench", "compare", "latency.cold"},
     {"sources", "subject", "validate", "pixels"},
-    {"adopt", "engines", "lrn", "race", "audit", "inspection", "commands", "assemble", "build", "triton"},
+    {"adopt", "engines", "lrn", "race", "audit", "inspection", "commands", "assemble", "build", "rebuild", "triton"},
     {"cli_options"},
     {"cli_cpp", "cli_plugin", "cli_proof", "cli_report", "cli_triton"},
     {"cli"},
