@@ -261,6 +261,21 @@ def test_pixels_that_end_early_are_refused_where_pillow_makes_the_rest_black(cpp
     assert cpp.decode([content]) == [f"image x cannot be read: image file is truncated{FIX}"]
 
 
+def test_a_stream_that_says_less_of_its_window_than_it_takes_is_read(cpp):
+    rows = b"".join(b"\0" + row for row in (np.random.default_rng(10).bytes(300), b"\7" * 300) * 9)
+    stream = zlib.compress(rows)
+    small = b"\x08\x1d" + stream[2:]  # a window of 256 bytes
+    content = odd.SIGNATURE + odd.ihdr(300, 18, 8, 0) + odd.chunk(b"IDAT", small) + odd.chunk(b"IEND", b"")
+    assert assert_same(cpp, [content]) == 1
+
+
+@pytest.mark.parametrize(("distance", "images"), [(10, 0), (70_000, 1)])
+def test_what_follows_the_pixels_of_a_jpeg_is_looked_at_as_far_as_pillow_looks(cpp, distance, images):
+    content = odd.saved(odd.picture(np.random.default_rng(11), 40, 30))
+    frame = content[content.index(b"\xff\xc0") :][:19]  # a second one, which is an error
+    assert assert_same(cpp, [content[:-2] + bytes(distance) + frame + b"\xff\xd9"]) == images
+
+
 def test_paths_that_are_no_files_are_told_in_words(cpp, tmp_path):
     pipe = tmp_path / "pipe.jpg"
     os.mkfifo(pipe)
