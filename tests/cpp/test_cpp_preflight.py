@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from dlcv_deploy import host as hosts
 from dlcv_deploy.bundle import write
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.host import Host, HostGpu
@@ -375,13 +374,3 @@ def test_paths_are_shown_alike(tmp_path, compare, monkeypatch):
     compare([(each, WHOLE, "") for each in (*inside, *shown)])
     monkeypatch.chdir(path)
     assert compare([("", WHOLE, ""), (".", WHOLE, "")]) == [["manifest_damaged"]] * 2
-
-
-def test_this_machine_is_the_same(cases_program, need):
-    need("openvino")
-    done = subprocess.run([cases_program], capture_output=True, check=True, timeout=60)
-    cpp, python = json.loads(done.stdout), hosts.here()
-    assert (cpp["machine"], cpp["no_gpu"]) == (python.machine, python.no_gpu)
-    assert cpp["gpu"] == (None if python.gpu is None else dc.asdict(python.gpu))
-    assert {name: python.runtimes[name] for name in cpp["runtimes"]} == cpp["runtimes"]
-    assert cpp["memory_bytes"] == pytest.approx(python.memory_bytes, rel=0.3)
