@@ -116,8 +116,8 @@ def device(index: int = 0) -> Cuda:
     if optional.version_of("cuda.bindings.runtime", "cuda-bindings"):
         from ._cuda_python import CudaPython
 
-        modules = [optional.module(f"cuda.bindings.{name}", extra=_EXTRA) for name in ("runtime", "driver")]
-        return CudaPython(*modules, index)
+        runtime, driver = (optional.module(f"cuda.bindings.{name}", extra=_EXTRA) for name in ("runtime", "driver"))
+        return CudaPython(runtime, driver, index)
     return PyCuda(optional.module("pycuda.driver", extra="pycuda"), index)
 
 

@@ -13,7 +13,7 @@ from ..errors import SpecError, ToolError
 from ..log import NativeLog, tensorrt_logger
 from ..messages import Message
 from ..plugin.library import FILE as PLUGIN
-from ..types import Dim
+from ..types import Dim, TensorSpec
 from . import _plugin
 from .blame import cause, explained, refusal
 from .session import spec_of
@@ -224,3 +224,21 @@ def dtype_of(name: str, dtype: tensorrt.DataType) -> str:
     if dtype.name not in _DTYPES:
         raise SpecError(f"tensor {name!r} is {dtype.name}, which NumPy has not", fix="cast it to float32 in the graph")
     return _DTYPES[dtype.name]
+
+
+def describe(trt: Trt, plan: tensorrt.ICudaEngine) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], Dim]:
+    """Inputs, outputs and the batch sizes that all inputs take (the first profile's)."""
+    names = [plan.get_tensor_name(i) for i in range(plan.num_io_tensors)]
+    inputs = [name for name in names if plan.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    shapes = {name: sizes(plan.get_tensor_shape(name)) for name in names}
+    bounds = []
+    for name in inputs:
+        fixed = shapes[name][0]
+        profile = [shape[0] for shape in plan.get_tensor_profile_shape(name, 0)] if fixed is None else [fixed] * 3
+        bounds.append(profile)
+    batch = Dim(max(b[0] for b in bounds), max(b[1] for b in bounds), min(b[2] for b in bounds))
+
+    def spec(name: str) -> TensorSpec:
+        return spec_of(name, shapes[name], dtype_of(name, plan.get_tensor_dtype(name)), batch)
+
+    return tuple(map(spec, inputs)), tuple(spec(name) for name in names if name not in inputs), batch

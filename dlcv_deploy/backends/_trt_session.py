@@ -12,13 +12,13 @@ import numpy as np
 
 from ..errors import ArtifactError, DeployError, MissingBackend, ToolError
 from ..log import NativeLog, tensorrt_logger
-from ..types import Dim, Engine, TensorSpec
+from ..types import Engine, TensorSpec
 from . import _plugin
 from ._cuda import Bytes, Cuda, PyCuda, SharedCuda, capability
-from ._trt import Trt, dtype_of, given, sizes
+from ._trt import Trt, describe, given, sizes
 from .base import Array, Timing
 from .blame import cause
-from .session import CheckedSession, damaged, file_of, ordered, spec_of
+from .session import CheckedSession, damaged, file_of, ordered
 
 if TYPE_CHECKING:
     import tensorrt  # type: ignore[import-untyped, import-not-found, unused-ignore]
@@ -100,7 +100,7 @@ class DeviceSession(CheckedSession):
         self._engine = plan
         made = plan.create_execution_context() if context is None else context(plan)
         self._context: tensorrt.IExecutionContext = given(made, f"{self._tool} gave no execution context", self._log)
-        inputs, outputs, batch = _describe(trt, plan)
+        inputs, outputs, batch = describe(trt, plan)
         super().__init__(inputs, outputs, batch, self._compute)
         self._closed = False
         self._stream = cuda.stream()
@@ -314,21 +314,3 @@ class DeviceSession(CheckedSession):
 
 def _row_bytes(spec: TensorSpec) -> int:
     return int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-
-
-def _describe(trt: Trt, plan: tensorrt.ICudaEngine) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], Dim]:
-    """Inputs, outputs and the batch sizes that all inputs take (the first profile's)."""
-    names = [plan.get_tensor_name(i) for i in range(plan.num_io_tensors)]
-    inputs = [name for name in names if plan.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-    shapes = {name: sizes(plan.get_tensor_shape(name)) for name in names}
-    bounds = []
-    for name in inputs:
-        fixed = shapes[name][0]
-        profile = [shape[0] for shape in plan.get_tensor_profile_shape(name, 0)] if fixed is None else [fixed] * 3
-        bounds.append(profile)
-    batch = Dim(max(b[0] for b in bounds), max(b[1] for b in bounds), min(b[2] for b in bounds))
-
-    def spec(name: str) -> TensorSpec:
-        return spec_of(name, shapes[name], dtype_of(name, plan.get_tensor_dtype(name)), batch)
-
-    return tuple(map(spec, inputs)), tuple(spec(name) for name in names if name not in inputs), batch

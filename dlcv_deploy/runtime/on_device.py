@@ -57,7 +57,7 @@ def host_array(array: object, spec: TensorSpec) -> Array:
         fix = f"feed a NumPy array or one of torch, CuPy, pycuda or Numba: {describe(spec)}"
         raise SpecError(f"input {spec.name!r} is a {type(array).__name__}", fix=fix)
     try:
-        return np.from_dlpack(array)  # type: ignore[arg-type]  # by the protocol that was asked for
+        return np.from_dlpack(array)
     except _REFUSALS as e:
         raise _unshared(array, spec, e) from e
 
