@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dlcv_deploy.backends.session import CheckedSession
 from dlcv_deploy.errors import SpecError, ToolError
 from dlcv_deploy.runtime import Engine
-from dlcv_deploy.types import Dim
+from dlcv_deploy.types import Dim, TensorSpec
 from dlcv_deploy.types import Engine as Compiled
 
 
@@ -84,6 +84,15 @@ def test_equals_stand_in_the_order_of_the_classes():
     far = engine_of(Rows(answer=[0, -2000, -1000, 1000, -3000])).classify(image)
     assert [p.index for p in far] == [3, 0, 2, 1, 4]  # though four probabilities are zero
     assert [p.probability for p in far] == [1, 0, 0, 0, 0]
+
+
+def test_equals_stand_in_the_order_of_many_classes():
+    compiled = Compiled("stub", "CPU", "1", {})
+    manifest = dc.replace(bundles.MANIFEST, outputs=(TensorSpec("y", (200,)),))
+    engine = Engine(manifest, tuple(map(str, range(200))), compiled, Rows())
+    logits = np.random.default_rng(0).integers(0, 3, (30, 200)).astype(np.float32)
+    for row, found in zip(logits, engine.predictions(logits, top=200), strict=True):
+        assert [p.index for p in found] == sorted(range(200), key=lambda i: (-row[i], i))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
