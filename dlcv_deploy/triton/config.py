@@ -38,6 +38,7 @@ class Served:
 
     ``batch`` are the rows that its engine takes; ``max_batch`` how many of them the server may put together, 0 where it
     is to pass on what comes. ``instances`` run at a time, each with ``threads`` of a CPU (0 for the runtime's choice).
+    ``plugin`` is the library that the server has to open for it, empty where there is none.
     """
 
     name: str

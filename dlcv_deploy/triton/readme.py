@@ -118,7 +118,8 @@ def _start(repository: Path, models: Mapping[str, Mapping[str, Any]]) -> str:
     words += ["-p", "8000:8000", "-p", "8001:8001", "-p", "8002:8002", "-v", f"{repository.resolve()}:/models:ro"]
     words += [IMAGE, "tritonserver", "--model-repository=/models"]
     if libraries:
-        words.append(f"--backend-config=tensorrt,plugins={';'.join(libraries)}")
+        words.append(f"--backend-config=tensorrt,plugins={libraries[0]}")
+    plugin = f"\n\n{_PLUGIN}" if libraries else ""
     return f"""## Start
 
 ```sh
@@ -126,7 +127,12 @@ def _start(repository: Path, models: Mapping[str, Mapping[str, Any]]) -> str:
 ```
 
 With `--model-control-mode=explicit` and `--load-model=NAME` only what is named is loaded. `--model-control-mode=poll`
-may look at a folder while it is being put in its place, and NVIDIA advises against it for production."""
+may look at a folder while it is being put in its place, and NVIDIA advises against it for production.{plugin}"""
+
+
+_PLUGIN = """Engines with the LRN plugin need what `plugins=` names: the server only opens a library, and this one then
+has TensorRT take the plugin's library beside it. One serves all such models. `LD_PRELOAD` is too early for that:
+TensorRT is not loaded yet."""
 
 
 def _health(models: Mapping[str, Mapping[str, Any]]) -> str:

@@ -19,6 +19,8 @@ from ..parity.crops import Pixels, canvas, crops, to_input
 from ..stages import Stages
 from ..types import BATCH, CompileOptions, Dim, Engine, ExportedModel, Precision, TensorSpec
 from .config import FILES, Served
+from .register import FILE as REGISTER
+from .register import register_library
 
 if TYPE_CHECKING:
     from ..backends.base import Array
@@ -131,7 +133,7 @@ def made(bundle: Bundle, name: str, target: str, wanted: Wanted, stages: Stages)
         wanted.instances,
         wanted.threads,
         wanted.queue_delay_us,
-        engine.plugin.file if engine.plugin is not None else "",
+        REGISTER if engine.plugin is not None else "",
     )
     if wanted.gpu and served.device != "gpu":
         raise SpecError("OpenVINO serves from a CPU alone", fix="leave --gpu out, or add --target onnxruntime")
@@ -266,13 +268,15 @@ def _feeds(images: Pixels, bundle: Bundle, wanted: Wanted) -> tuple[Array, Array
 
 
 def _files(engine: Engine) -> dict[str, bytes]:
-    """An engine's files as Triton calls them, the plugin's library among them."""
+    """An engine's files as Triton calls them, with the plugin's library and what registers it."""
     library = engine.plugin.file if engine.plugin is not None else ""
     own = [data for name, data in engine.files.items() if name != library]
     if engine.backend == "openvino":
         return dict(engine.files)
     files = {FILES[engine.backend][0]: own[0]}
-    return {**files, library: engine.files[library]} if library else files
+    if library:
+        files |= {library: engine.files[library], REGISTER: register_library(library)}
+    return files
 
 
 def _notes(bundle: Bundle, served: Served, engine: Engine, wanted: Wanted) -> tuple[str, ...]:

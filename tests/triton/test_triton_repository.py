@@ -239,7 +239,8 @@ def test_what_a_repository_holds(put, repo, bundle):
     assert not [p for p in (repo / "net").iterdir() if p.is_dir() and not p.name.isdecimal()]
 
 
-def test_a_plan_and_its_plugin(put, repo, bundle):
+def test_a_plan_and_its_plugin(need, put, repo, bundle):
+    need("gxx")
     said = []
     put(bundle(more=(plan(plugin=True),)), say=said.append)
     folder = repo / "net"
@@ -248,7 +249,8 @@ def test_a_plan_and_its_plugin(put, repo, bundle):
     assert config_of(folder).platform == "tensorrt_plan"
     page = (repo / "README.md").read_text()
     assert "docker run --rm --gpus all" in page
-    assert "plugins=/models/net/1/libdlcv_lrn.so" in page
+    assert "--backend-config=tensorrt,plugins=/models/net/1/libdlcv_register.so\n" in page
+    assert sorted(p.name for p in (folder / "1").iterdir()) == ["libdlcv_lrn.so", "libdlcv_register.so", "model.plan"]
     assert any("TensorRT is 10.14.1.48 and the GPU is SM 8.6" in line for line in said)
 
 
