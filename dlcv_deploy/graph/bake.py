@@ -7,6 +7,8 @@ before them: its own scale of the input, or its levels of it (``graph.pixels``),
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
@@ -50,7 +52,7 @@ def bake(model: ModelProto, pre: Preprocess, *, uint8: bool = False, ten_crop: b
         planes = front.cut(planes, pre)
         _averaged(model, front)
     front.nodes[-1].output[0] = source  # what the network reads keeps its name
-    shape = [batch, side, side, 3] if uint8 else [batch, 3, side, side]
+    shape: list[str | int | None] = [batch, side, side, 3] if uint8 else [batch, 3, side, side]
     value = helper.make_tensor_value_info(name, TensorProto.UINT8 if uint8 else TensorProto.FLOAT, shape)
     drop(model.graph.input, lambda i: i.name == source)
     model.graph.input.append(value)
@@ -79,7 +81,7 @@ class _Front:
         self._graph.initializer.append(initializer(name, values))
         return name
 
-    def node(self, op: str, inputs: list[str], what: str, **attributes: object) -> str:
+    def node(self, op: str, inputs: list[str], what: str, **attributes: Any) -> str:  # noqa: ANN401 - as in ONNX
         """One node; returns what it gives."""
         out = self.free(f"{self._source}_{what}")
         self.nodes.append(helper.make_node(op, inputs, [out], out, **attributes))

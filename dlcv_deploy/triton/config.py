@@ -114,7 +114,10 @@ def config(model: Served, head: str) -> str:
     fields.append(("version_policy", _Message([("latest", _Message([("num_versions", 1)]))])))
     fields.append(("instance_group", _Message([("count", model.instances), ("kind", kind)])))
     if model.preferred:
-        batching = [("preferred_batch_size", model.preferred), ("max_queue_delay_microseconds", model.queue_delay_us)]
+        batching: list[tuple[str, _Value]] = [
+            ("preferred_batch_size", model.preferred),
+            ("max_queue_delay_microseconds", model.queue_delay_us),
+        ]
         fields.append(("dynamic_batching", _Message(batching)))
     if (optimization := _optimization(model)) is not None:
         fields.append(("optimization", optimization))

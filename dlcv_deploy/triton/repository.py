@@ -19,9 +19,10 @@ import numpy as np
 
 from .. import __version__
 from ..atomic import write_folder, write_whole
-from ..bundle import MANIFEST, SUFFIX, Bundle, open_bundle
+from ..bundle import SUFFIX, Bundle, open_bundle
 from ..digest import digest, sha256
 from ..errors import ArtifactError, SpecError
+from ..manifest import MANIFEST
 from ..parity import contract
 from ..parity.crops import canvas, crops, to_input
 from ..stages import Stages
