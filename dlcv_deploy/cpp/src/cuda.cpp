@@ -29,11 +29,11 @@ Current::Current(int device) {
   check(cudaGetDevice(&before_), "cudaGetDevice");
   if (device == before_) return;
   check(cudaSetDevice(device), "cudaSetDevice");
+  changed_ = true;
 }
 
 Current::~Current() {
-  int now = before_;
-  if (cudaGetDevice(&now) == cudaSuccess && now != before_) cudaSetDevice(before_);
+  if (changed_) cudaSetDevice(before_);
 }
 
 Memory::Memory(std::size_t size_bytes, bool pinned) : pinned_(pinned) {

@@ -21,6 +21,7 @@ class Current {
 
  private:
   int before_ = 0;
+  bool changed_ = false;
 };
 
 // Memory of the GPU, or of the host where `pinned`.
