@@ -40,7 +40,7 @@ def compiled(folder, name, sources, *options):
     cxx, _ = toolchain.find_cxx()
     program = folder / name
     flags = ("-std=c++17", "-g", "-Wall", "-Wextra", "-Werror", f"-I{CPP / 'include'}", f"-I{CPP / 'src'}")
-    command = [cxx, *flags, *options, *sources, "-o", program, "-pthread"]
+    command = [cxx, *flags, *sources, *options, "-o", program, "-pthread"]
     done = subprocess.run(
         [str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
