@@ -6,15 +6,17 @@ which are those that ``contract/test_causes_live.py`` provokes.
 
 import itertools
 import json
+import sys
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from dlcv_deploy.backends import names
+from dlcv_deploy.backends import names, optional
 from dlcv_deploy.backends.blame import cause, explained, refusal
 from dlcv_deploy.backends.session import damaged
-from dlcv_deploy.errors import ArtifactError, ToolError
+from dlcv_deploy.errors import ArtifactError, MissingBackend, ToolError
+from dlcv_deploy.isolate import isolated
 from dlcv_deploy.messages import cause_of
 from dlcv_deploy.types import Engine
 
@@ -121,3 +123,24 @@ def test_a_damaged_engine_says_why():
     assert error.what == "the tensorrt engine cannot be read: the engine was compiled for another GPU (6: incompatible)"
     assert error.fix == "compile again on this machine: dlcv-deploy doctor BUNDLE --rebuild"
     assert damaged(Engine("tensorrt", "SM 8.9", "10", {}), "odd").fix == "build it again"
+
+
+def test_a_crash_next_door_says_why():
+    lines = ["loading", "terminate called after throwing an instance of 'std::bad_alloc'", "  what():  std::bad_alloc"]
+    with pytest.raises(ToolError) as e:
+        isolated("helpers.natives:die", {"signal": "SIGABRT", "lines": lines}, {}, what="OpenVINO", timeout_s=60)
+    assert e.value.what == "OpenVINO crashed (SIGABRT): memory ran out (what():  std::bad_alloc)"
+    assert e.value.fix == "use a smaller batch, or a machine with more memory"
+    assert e.value.log.splitlines() == lines
+
+
+def test_a_package_whose_library_is_missing_says_so(tmp_path, monkeypatch):
+    words = "libnvinfer.so.11: cannot open shared object file: No such file or directory"
+    (tmp_path / "tensorrt.py").write_text(f"raise ImportError({words!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(MissingBackend) as e:
+        optional.module("tensorrt", extra="gpu")
+    told = "TensorRT's libraries are not installed, or not where the loader looks"
+    assert e.value.what == f"tensorrt cannot be imported: {told} ({words})"
+    assert e.value.fix == "pip install 'dlcv-deploy[gpu]', or put the lib folder of TensorRT on LD_LIBRARY_PATH"
