@@ -268,7 +268,7 @@ def grown_bytes(path, backend, warm, count):
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_tens_of_loads_leave_little(both, backend):
-    assert grown_bytes(both, backend, 20, 40) < 100_000
+    assert grown_bytes(both, backend, 10, 25) < 100_000
 
 
 @pytest.mark.slow
