@@ -113,7 +113,6 @@ class DeviceArray:
         """A copy on the host, with all that its stream was asked for before."""
         host = np.empty(self.shape, self.dtype)
         gpu, stream = self._memory.gpu, PER_THREAD if self.stream is None else self.stream
-        self._wait_on(stream)
         with gpu.current():
             gpu.to_host(host.reshape(-1).view(np.uint8), self.address, stream)
             gpu.wait(stream)

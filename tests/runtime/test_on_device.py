@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dlcv_deploy.backends import _cuda
 from dlcv_deploy.errors import MissingBackend, SpecError, ToolError
+from dlcv_deploy.runtime import DeviceArray, Engine
 from dlcv_deploy.runtime.on_device import handle, host_array, is_on_device, run_on_device
 from dlcv_deploy.types import Dim, TensorSpec
 
@@ -102,7 +103,7 @@ def test_a_callers_stream_goes_on_without_the_host(gpu):
     x, mine = rows_of(4), gpu.stream()
     with session_of(gpu) as session:
         address, copied = gpu.array(np.zeros_like(x)), gpu.array(np.zeros((4, 5), np.float32))
-        gpu._put(mine, 1, lambda: gpu._memory[address].__setitem__(slice(None), x.view(np.uint8).reshape(-1)))
+        gpu.written_late(address, x, mine)
         gpu.said.clear()
         array = run(session, ByInterface(address, x.shape), mine)
         assert [s for s in gpu.said if s[0] == "wait"] == []
@@ -118,12 +119,15 @@ def test_the_stream_that_an_array_names_is_the_callers(gpu):
     x, mine = rows_of(2), gpu.stream()
     with session_of(gpu) as session:
         address = gpu.array(np.zeros_like(x))
-        gpu._put(mine, 1, lambda: gpu._memory[address].__setitem__(slice(None), x.view(np.uint8).reshape(-1)))
+        gpu.written_late(address, x, mine)
         array = run(session, ByInterface(address, x.shape, stream=mine))
         assert array.stream == mine
         np.testing.assert_array_equal(array.numpy(), answers(x))
         other = gpu.stream()
-        assert run(session, ByInterface(address, x.shape, stream=mine), other).stream == other
+        gpu.written_late(address, x + 1, mine)
+        both = run(session, ByInterface(address, x.shape, stream=mine), other)
+        assert both.stream == other
+        np.testing.assert_array_equal(both.numpy(), answers(x + 1))
 
 
 def test_a_library_orders_its_work_by_dlpack(gpu):
@@ -150,8 +154,6 @@ def test_an_answer_feeds_another_engine(gpu):
 
 
 def _reshaped(array, shape, **how):
-    from dlcv_deploy.runtime.device_array import DeviceArray
-
     return DeviceArray(array._memory, array.address, shape, "float32", array.stream).__dlpack__(**how)
 
 
@@ -217,6 +219,24 @@ def test_a_failing_engine_leaves_nothing_at_work(gpu):
         assert gpu._queues[session.stream] == []
     session.close()
     assert (gpu.left, gpu.events, gpu.depth) == (2, 0, 0)
+
+
+def test_an_engine_takes_and_gives_all_kinds_of_arrays(gpu):
+    torch, x = pytest.importorskip("torch"), rows_of(7)
+    session = session_of(gpu)
+    told = SimpleNamespace(
+        model="net", precision="fp32", inputs=session.inputs, outputs=session.outputs, preprocess=None
+    )
+    compiled = SimpleNamespace(backend="tensorrt", batch=session.batch)
+    with Engine(told, (), compiled, session) as engine:
+        stream = gpu.stream()
+        there = engine.run(ByInterface(gpu.array(x), x.shape), stream=stream)["logits"]
+        assert (type(there), there.stream) == (DeviceArray, stream)
+        for here in (x, torch.from_numpy(x)):
+            np.testing.assert_array_equal(engine.run(here)["logits"], answers(x))
+    np.testing.assert_array_equal(there.numpy(), answers(x))
+    with pytest.raises(SpecError, match="the engine is closed"):
+        engine.run(ByInterface(gpu.array(x), x.shape))
 
 
 # --- refusals
