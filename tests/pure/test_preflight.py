@@ -164,6 +164,11 @@ def test_a_file_that_an_engine_names_and_the_manifest_does_not_list(path, name):
     assert codes(path) == [(code, "")]
 
 
+def test_a_file_that_is_there_and_not_listed_is_missing(path):
+    edit(path, lambda document: document["files"].pop("openvino/model.bin"))
+    assert told(path)[:2] == ("file_missing", "the bundle lacks openvino/model.bin")
+
+
 def linked(path, name, to):
     (path / name).unlink()
     (path / name).symlink_to(to)
@@ -420,6 +425,12 @@ def test_memory(tmp_path):
         "the engine for openvino takes at least 6 MiB of memory, and 5 MiB are free",
         "stop other processes, or use a machine with more memory",
     )
+
+
+def test_a_file_that_has_two_names_takes_its_memory_once(tmp_path):
+    path = made(tmp_path, dc.replace(VINO, files={"a": bytes(100), "b": bytes(100)}))
+    assert codes(path, dc.replace(HOST, memory_bytes=100)) == []
+    assert codes(path, dc.replace(HOST, memory_bytes=99)) == [("memory", "openvino")]
 
 
 # --- the plugin
