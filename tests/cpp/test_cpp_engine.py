@@ -98,7 +98,8 @@ def test_answers_are_pythons_for_every_test_image(cpp_build, need, cifar10_dir, 
     need("torch", "openvino")
     bundle = tmp_path / "resnet20.dlcv"
     called(
-        *(sys.executable, "-m", "dlcv_deploy", "build", "resnet20", precision, "--target", "openvino", "-o", bundle),
+        *(Path(sys.executable).with_name("dlcv-deploy"), "build", "resnet20", precision),
+        *("--target", "openvino", "-o", bundle),
         DLCV_DATA=str(cifar10_dir.parent),
         timeout=1200,
     )
