@@ -279,7 +279,14 @@ def _core() -> Any:  # noqa: ANN401 - as above
 
 @functools.cache
 def _made() -> Any:  # noqa: ANN401 - as above
-    return _openvino().Core()
+    """A core, once the package's tables of types are there.
+
+    It makes each at its first use, where two threads that come at once wait for each other for good (2026.4): one
+    holds the table and wants Python's lock, the other the reverse.
+    """
+    ov = _openvino()
+    ov.Type(ov.Tensor(np.zeros(1, np.float32), shared_memory=True).data.dtype).to_dtype()
+    return ov.Core()
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def test_bad_requests_are_refused(run, built, bundle, tmp_path):
     (bundle / "report.html").write_text("altered")
     done = run("report", bundle)
     assert done.code == 5
-    assert "report.html was altered" in done.err
+    assert "report.html has 7 bytes" in done.err
 
 
 def test_a_bundle_without_a_page_gets_one_beside_it(run, bundle):

@@ -178,7 +178,7 @@ def test_types_agree_with_tensorrts_stubs(check_types):
 def test_the_type_check_sees_mistakes(check_types):
     def spoil(text):
         text = text.replace("builder.create_builder_config()", "builder.create_builder_confg()")
-        text = text.replace("set_input_shape(spec.name, array.shape)", "set_input_shape(array.shape, spec.name)")
+        text = text.replace("set_input_shape(spec.name, shape)", "set_input_shape(shape, spec.name)")
         return text.replace("MemoryPoolType.WORKSPACE", "MemoryPoolType.WORKSPACES")
 
     found = "\n".join(check_types(spoil))
