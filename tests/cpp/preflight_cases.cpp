@@ -1,5 +1,6 @@
-// What the library finds, for the Python tests to compare. Arguments: a file of cases, three lines each: a bundle's path,
-// a backend or nothing, a host as JSON. Each gives a line of JSON. Without arguments: the host that this machine is.
+// What the library finds, for the Python tests to compare. Arguments: a file of cases, three lines each: a bundle's
+// path, a backend or nothing, a host as JSON. Each gives a line of JSON. Without arguments: the host that this machine
+// is.
 #include <fstream>
 #include <iostream>
 #include <string>
