@@ -12,30 +12,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers.bundles import UNREAD
 
 from dlcv_deploy.bundle import write
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.host import Host, HostGpu
-from dlcv_deploy.manifest import DEEPEST, MOST_BYTES, Manifest, sealed
+from dlcv_deploy.manifest import DEEPEST, MOST_BYTES, sealed
 from dlcv_deploy.preflight import ORDER, check
-from dlcv_deploy.types import Engine, PluginNeed, Preprocess, TensorSpec
+from dlcv_deploy.types import Engine, PluginNeed
 
 ELF = b"\x7fELF" + bytes(14) + (62).to_bytes(2, "little") + b"library"
 NEED = PluginNeed("libdlcv_lrn.so", sha256(ELF), "10.14.1", (75, 86), ("DlcvLRN",))
-TOLD = Manifest(
-    model="résumé",
-    precision="int8",
-    weights="cifar10",
-    weights_sha256="ab" * 32,
-    trained=True,
-    preprocess=Preprocess(32, 40, "pad", (0.5, 0.25, 0.1), (0.2, 0.2, 0.2)),
-    inputs=(TensorSpec("input", (3, 32, 32)),),
-    outputs=(TensorSpec("logits", (10,)),),
-    classes=10,
-    engines={},
-    build_key="k",
-    tool_version="0.1.0",
-)
 ENGINES = (
     Engine("openvino", "CPU", "2026.4.1", {"model.xml": b"<net/>", "model.bin": b"weights"}),
     Engine("onnxruntime", "CPU", "1.20.1", {"model.onnx": b"graph"}),
@@ -50,7 +37,7 @@ BARE = Host("x86_64", 1 << 33, {"openvino": "2026.4.1"}, None, "no NVIDIA driver
 def bundle(path):
     """A bundle with an engine for each backend, of which each is as it should be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = write(path, TOLD, ENGINES, {"model.onnx": b"graph", "labels.txt": b"cat\ndog\n"}, replace=False).path
+    made = write(path, UNREAD, ENGINES, {"model.onnx": b"graph", "labels.txt": b"cat\ndog\n"}, replace=False).path
     document = json.loads((made / "manifest.json").read_bytes())
     document["engines"]["tensorrt_rtx"] |= {"sm": [80], "later": True}
     document["engines"]["tensorrt"] |= {"sm": [86]}
@@ -290,7 +277,7 @@ TEXTS = [
 def test_manifests_of_any_text(tmp_path, compare):
     path, cases = bundle(tmp_path / "b.dlcv"), []
     whole = (path / "manifest.json").read_bytes()
-    seal = sealed(TOLD)
+    seal = sealed(UNREAD)
     choose = random.Random(13)
     flipped = [*(bytearray(whole) for _ in range(300)), *(bytearray(seal) for _ in range(30))]
     flipped += [bytearray(seal[-81 - n :]) for n in range(5)]

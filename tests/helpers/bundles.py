@@ -27,6 +27,18 @@ MANIFEST = Manifest(
     tool_version="0.1.0",
 )
 
+UNREAD = dc.replace(
+    MANIFEST,
+    model="résumé",
+    precision="int8",
+    preprocess=Preprocess(32, 40, "pad", (0.5, 0.25, 0.1), (0.2, 0.2, 0.2)),
+    inputs=(TensorSpec("input", (3, 32, 32)),),
+    outputs=(TensorSpec("logits", (10,)),),
+    classes=10,
+    contract=("decode", "scale"),
+)
+"""Of a bundle whose engines nobody runs."""
+
 
 def compiled(backend, kept, onnx=None):
     """The engine of a backend for a graph; kept on disk until the graph or the backend changes."""

@@ -3,27 +3,13 @@ import json
 import shutil
 
 import pytest
+from helpers.bundles import UNREAD
 
-from dlcv_deploy.bundle import Manifest, open_bundle, write
+from dlcv_deploy.bundle import open_bundle, write
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.errors import ArtifactError, SpecError
-from dlcv_deploy.types import Dim, Engine, PluginNeed, Preprocess, TensorSpec
+from dlcv_deploy.types import Dim, Engine, PluginNeed
 
-MANIFEST = Manifest(
-    model="resnet20",
-    precision="int8",
-    weights="",
-    weights_sha256="ab" * 32,
-    trained=True,
-    preprocess=Preprocess(32, 40, "pad", (0.5, 0.25, 0.1), (0.2, 0.2, 0.2)),
-    inputs=(TensorSpec("input", (3, 32, 32)),),
-    outputs=(TensorSpec("logits", (10,)),),
-    classes=10,
-    engines={},
-    build_key="k",
-    tool_version="0.1.0",
-    contract=("decode", "scale"),
-)
 ENGINES = (
     Engine("onnxruntime", "CPU", "1.31", {"model.onnx": b"graph"}),
     Engine("openvino", "CPU", "2026.4", {"model.xml": b"<net/>", "model.bin": b"\0\1"}, ("a note",), Dim(1, 2, 4)),
@@ -33,7 +19,7 @@ FILES = {"model.onnx": b"graph", "labels.txt": b"cat\ndog\n", "report.json": b"{
 
 @pytest.fixture
 def bundle(tmp_path):
-    return write(tmp_path / "b.dlcv", MANIFEST, ENGINES, FILES, replace=False)
+    return write(tmp_path / "b.dlcv", UNREAD, ENGINES, FILES, replace=False)
 
 
 def test_round_trip(bundle):
@@ -43,7 +29,7 @@ def test_round_trip(bundle):
     assert opened.engine("onnxruntime") == ENGINES[0]
     assert opened.model().onnx == b"graph"
     assert opened.model().precision == "int8"
-    assert opened.manifest.preprocess == MANIFEST.preprocess
+    assert opened.manifest.preprocess == UNREAD.preprocess
 
 
 def test_a_shared_file_is_there_once(bundle):
@@ -66,9 +52,9 @@ def test_every_other_file_is_listed_with_its_digest(bundle):
 
 def test_an_existing_bundle_is_kept_unless_replaced(bundle):
     with pytest.raises(ArtifactError, match="it exists"):
-        write(bundle.path, MANIFEST, (), {"model.onnx": b"new"}, replace=False)
+        write(bundle.path, UNREAD, (), {"model.onnx": b"new"}, replace=False)
     assert open_bundle(bundle.path).read("model.onnx") == b"graph"
-    write(bundle.path, MANIFEST, (), {"model.onnx": b"new"}, replace=True)
+    write(bundle.path, UNREAD, (), {"model.onnx": b"new"}, replace=True)
     assert open_bundle(bundle.path).read("model.onnx") == b"new"
     assert not (bundle.path / "openvino").exists()
 
@@ -112,7 +98,7 @@ def test_another_schema_is_refused_by_number(bundle):
 
 @pytest.mark.parametrize("value", [None, "x", [1], {}])
 def test_a_contract_that_is_no_list_of_steps_is_a_damaged_manifest(bundle, value):
-    assert open_bundle(bundle.path).manifest.contract == MANIFEST.contract != ()
+    assert open_bundle(bundle.path).manifest.contract == UNREAD.contract != ()
     document = json.loads((bundle.path / "manifest.json").read_text())
     (bundle.path / "manifest.json").write_text(json.dumps({**document, "contract": value}))
     with pytest.raises(ArtifactError, match=r"manifest\.json is damaged: contract is missing, or is not"):
@@ -151,7 +137,7 @@ def calling(backend):
 @pytest.fixture
 def with_plugin(tmp_path):
     engines = (ENGINES[0], calling("tensorrt"), calling("tensorrt_rtx"))
-    return write(tmp_path / "p.dlcv", MANIFEST, engines, FILES, replace=False)
+    return write(tmp_path / "p.dlcv", UNREAD, engines, FILES, replace=False)
 
 
 def test_what_an_engine_needs_comes_back(with_plugin):
@@ -218,7 +204,7 @@ def test_inspect_says_what_an_engine_needs(with_plugin):
 
     onnx = b""  # an empty graph
     path = with_plugin.path.with_name("q.dlcv")
-    told = describe_bundle(write(path, MANIFEST, (calling("tensorrt"),), {"model.onnx": onnx}, replace=False))
+    told = describe_bundle(write(path, UNREAD, (calling("tensorrt"),), {"model.onnx": onnx}, replace=False))
     (line,) = [line for line in told.splitlines() if line.startswith("plugin")]
     assert line.split(maxsplit=1)[1] == (
         "tensorrt needs libdlcv_lrn.so (DlcvLRN, DlcvLRNMaxPool), for SM 7.5, 8.6,"

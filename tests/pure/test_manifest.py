@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+from helpers.bundles import UNREAD
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,24 +13,9 @@ from dlcv_deploy.bundle import write
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.manifest import DEEPEST, FIELDS, MANIFEST, MOST_BYTES, Manifest, read_manifest
 from dlcv_deploy.messages import Message
-from dlcv_deploy.types import Engine, PluginNeed, Preprocess, TensorSpec
+from dlcv_deploy.types import Engine, PluginNeed
 
 NEED = PluginNeed("lib.so", "0f" * 32, "10.14.1", (75, 86), ("DlcvLRN",))
-TOLD = Manifest(
-    model="résumé",
-    precision="int8",
-    weights="",
-    weights_sha256="ab" * 32,
-    trained=True,
-    preprocess=Preprocess(32, 40, "pad", (0.5, 0.25, 0.1), (0.2, 0.2, 0.2)),
-    inputs=(TensorSpec("input", (3, 32, 32)),),
-    outputs=(TensorSpec("logits", (10,)),),
-    classes=10,
-    engines={},
-    build_key="k",
-    tool_version="0.1.0",
-    contract=("decode", "scale"),
-)
 ENGINES = (
     Engine("openvino", "CPU", "2026.4", {"model.xml": b"<net/>"}),
     Engine("tensorrt", "SM 8.6", "10.14", {"model.engine": b"e", "lib.so": b"l"}, plugin=NEED),
@@ -38,7 +24,7 @@ ENGINES = (
 
 @pytest.fixture
 def path(tmp_path):
-    return write(tmp_path / "b.dlcv", TOLD, ENGINES, {"model.onnx": b"graph"}, replace=False).path
+    return write(tmp_path / "b.dlcv", UNREAD, ENGINES, {"model.onnx": b"graph"}, replace=False).path
 
 
 def why(path, text):
@@ -83,7 +69,7 @@ NOT_JSON = "it is not a well-formed JSON object"
 def test_what_was_written_is_read(path):
     read = read_manifest(path)
     assert isinstance(read, Manifest)
-    assert dc.replace(read, engines={}, files={}) == TOLD
+    assert dc.replace(read, engines={}, files={}) == UNREAD
     engine = read.engine("tensorrt", {"model.engine": b"e", "lib.so": b"l"})
     assert engine == ENGINES[1]
 
@@ -281,7 +267,7 @@ JSON = st.recursive(
 def test_no_value_of_a_field_is_a_traceback(tmp_path_factory, field, value):
     path = tmp_path_factory.getbasetemp() / "any.dlcv"
     if not path.exists():
-        write(path, TOLD, ENGINES, {"model.onnx": b"graph"}, replace=False)
+        write(path, UNREAD, ENGINES, {"model.onnx": b"graph"}, replace=False)
         (path / "good.json").write_bytes((path / MANIFEST).read_bytes())
     good = json.loads((path / "good.json").read_text())
     (path / MANIFEST).write_text(json.dumps({**good, field: value}))

@@ -7,32 +7,19 @@ import random
 import shutil
 
 import pytest
+from helpers.bundles import UNREAD
 
 from dlcv_deploy import preflight as module
 from dlcv_deploy.bundle import open_bundle, write
 from dlcv_deploy.digest import sha256
 from dlcv_deploy.errors import ArtifactError, MissingBackend, SpecError
 from dlcv_deploy.host import Host, HostGpu
-from dlcv_deploy.manifest import MANIFEST, Manifest
+from dlcv_deploy.manifest import MANIFEST
 from dlcv_deploy.preflight import ORDER, Finding, check, error_of, preflight
-from dlcv_deploy.types import Engine, PluginNeed, Preprocess, TensorSpec
+from dlcv_deploy.types import Engine, PluginNeed
 
 X86 = b"\x7fELF".ljust(18, b"\0") + (62).to_bytes(2, "little") + b"rest"
 NEED = PluginNeed("libdlcv_lrn.so", sha256(X86), "10.14.1", (86, 75), ("DlcvLRN",))
-TOLD = Manifest(
-    model="net",
-    precision="fp32",
-    weights="",
-    weights_sha256="",
-    trained=True,
-    preprocess=Preprocess(8, 8, "pad", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
-    inputs=(TensorSpec("x", (3, 8, 8)),),
-    outputs=(TensorSpec("y", (2,)),),
-    classes=2,
-    engines={},
-    build_key="k",
-    tool_version="0.1.0",
-)
 RTX = Engine("tensorrt_rtx", "SM 8.0 and later", "1.7.1.116", {"model.rtx.engine": b"rtx"})
 TRT = Engine("tensorrt", "SM 8.6, 8.9", "10.14.1.48", {"model.engine": b"trt", "libdlcv_lrn.so": X86}, plugin=NEED)
 VINO = Engine("openvino", "CPU", "2026.4.1", {"model.xml": b"<net/>", "model.bin": b"\0" * 20})
@@ -44,7 +31,7 @@ HOST = Host("x86_64", 1 << 34, RUNTIMES, GPU)
 
 
 def made(path, *engines):
-    return write(path / "b.dlcv", TOLD, engines or (ORT, VINO, RTX, TRT), FILES, replace=True).path
+    return write(path / "b.dlcv", UNREAD, engines or (ORT, VINO, RTX, TRT), FILES, replace=True).path
 
 
 @pytest.fixture
@@ -107,7 +94,7 @@ def test_each_file_is_opened_once_and_what_was_read_is_what_is_loaded(path, monk
 
 
 def test_a_bundle_without_labels(tmp_path):
-    path = write(tmp_path / "n.dlcv", TOLD, (VINO,), {"model.onnx": b""}, replace=False).path
+    path = write(tmp_path / "n.dlcv", UNREAD, (VINO,), {"model.onnx": b""}, replace=False).path
     assert (check(path, HOST).backend, check(path, HOST).labels) == ("openvino", b"")
 
 
@@ -269,7 +256,7 @@ def test_an_engine_that_the_bundle_lacks(tmp_path):
 
 
 def test_a_bundle_without_engines(tmp_path):
-    path = write(tmp_path / "n.dlcv", TOLD, (), FILES, replace=False).path
+    path = write(tmp_path / "n.dlcv", UNREAD, (), FILES, replace=False).path
     assert check(path, HOST).backend == ""
     assert preflight(path, HOST) == ()
     assert told(path, HOST, "openvino")[1] == "the bundle holds no engine for openvino; it holds none"
