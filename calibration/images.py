@@ -127,5 +127,9 @@ def _rgb(image: Opened) -> Pixels:
 
 def _words(error: Exception, path: Path | BinaryIO | str) -> str:
     """The library's words without the path, which may be anywhere."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known format"
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return words.replace(repr(str(path)), "the file").replace(str(path), "the file") or type(error).__name__
