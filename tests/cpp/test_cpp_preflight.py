@@ -284,7 +284,14 @@ def test_manifests_of_any_text(tmp_path, compare):
     for each in flipped:
         each[choose.randrange(len(each))] ^= 1 << choose.randrange(8)
     cut = [whole[: choose.randrange(len(whole))] for _ in range(20)]
-    again = [seal.replace(b"cifar10", b"cifar11"), seal, seal[-81:], seal[-80:], seal + b"\n", seal[:-1]]
+    again = [
+        seal.replace(b'"build_key": "k"', b'"build_key": "l"'),
+        seal,
+        seal[-81:],
+        seal[-80:],
+        seal + b"\n",
+        seal[:-1],
+    ]
     for i, text in enumerate([*TEXTS, *map(bytes, flipped), *cut, *again]):
         each = tmp_path / f"{i}.dlcv"
         each.mkdir()
