@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EXTRAS := torch,onnxruntime,openvino,rtx,test
-# files of tests go to as many processes as there are cores, four at the most
-SPREAD := -n auto --maxprocesses 4 --dist loadfile
+# in as many processes as there are cores, four at the most (tests/conftest.py says how)
+SPREAD := -n auto --maxprocesses 4 --dist loadgroup
 NATIVE := '*.h' '*.cpp' '*.cu' '*.c'
 DEMO := build/resnet20-int8.dlcv
 
@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/dlcv-deploy build resnet20 --int8 --target openvino --target tensorrt_rtx --output $(DEMO) --force
 
 test: $(VENV)/.plugin
-	$(BIN)/python -m pytest -q $(SPREAD) -m 'not slow'
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q $(SPREAD) -m 'not slow'
 
 slow: $(VENV)/.plugin
 	$(BIN)/python -m pytest -q -m slow

@@ -28,6 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, by children
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
+TESTS = Path(__file__).parent
 DATA = Path(os.environ.get("DLCV_DATA") or Path(__file__).parents[2] / "shared" / "data")
 REQUIRED = tuple(filter(None, os.environ.get("DLCV_REQUIRE", "").replace(" ", "").split(",")))
 
@@ -94,6 +95,13 @@ CAPABILITIES = {
     "cuobjdump": _tool(sass.find_disassembler),
     "tensorrt_headers": _tool(toolchain.find_headers),
 }
+
+
+def pytest_collection_modifyitems(items):
+    """Files go to a process whole (``--dist loadgroup`` of pytest-xdist), as do folders that build what they share."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        item.add_marker(pytest.mark.xdist_group(folder if folder in ("cli", "cpp", "plugin") else item.path.name))
 
 
 def pytest_configure(config):

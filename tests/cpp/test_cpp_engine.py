@@ -141,7 +141,8 @@ def test_loads_and_unloads_keep_no_memory(cpp_build, net, times):
     assert late - early < 8 * 1024, f"{late - early} KiB more after {times} loads"
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [2, 1000])
 def test_valgrind_finds_no_leak(cpp_build, net, tmp_path, times):
     if not shutil.which("valgrind"):
         pytest.skip("needs valgrind: not installed")
