@@ -29,7 +29,8 @@ def main() -> None:
             answers = engine.classify(asked.images, top=asked.top, crops=asked.crops)
             took_ms = (time.perf_counter() - start) * 1e3
     except DeployError as e:
-        sys.exit(f"error: {e}")
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(e.exit_code)
 
     for image, answer in zip(asked.images, answers, strict=True):
         print(image)

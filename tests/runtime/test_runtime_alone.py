@@ -128,5 +128,5 @@ def test_the_example_answers(cpu_bundle, photograph):
     assert re.fullmatch(rf"net fp32 on {cpu_bundle.stem}: \d+\.\d ms an image, decoding included", lines[6])
     for wrong in ((cpu_bundle, "nowhere.jpg"), ("nowhere.dlcv", photograph)):
         done = call(*wrong)
-        assert done.returncode == 1
+        assert done.returncode == 5
         assert re.fullmatch(r"error: .*nowhere.*\n  fix: .+\n", done.stderr)
