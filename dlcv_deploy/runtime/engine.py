@@ -231,6 +231,10 @@ class Engine:
             if not self._calls:
                 self._free()
 
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"Engine({self.model}, {self.precision}, {self.backend}, {len(self.labels)} classes{state})"
+
     def __enter__(self) -> Engine:
         return self
 

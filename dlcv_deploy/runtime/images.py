@@ -55,7 +55,7 @@ def pixels_of(image: ImageLike | Any, name: str) -> Pixels:  # noqa: ANN401 - wh
             return converted(image, name)
     except ArtifactError as e:
         raise ArtifactError(e.what, fix="give another image, or leave it out") from e
-    raise SpecError(f"{name} is a {type(image).__name__}", fix=_KINDS)
+    raise SpecError(f"{name} is no image, but of type {type(image).__name__}", fix=_KINDS)
 
 
 def _checked(image: Pixels) -> Pixels:

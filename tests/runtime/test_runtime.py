@@ -300,3 +300,9 @@ def test_an_application_may_take_the_steps_itself(both):
             engine.predictions(logits[:29], crops=10)
         with pytest.raises(SpecError, match="none"):
             engine.predictions(logits, top=0)
+
+
+def test_an_engine_says_what_it_is(both):
+    with Engine.load(both, backend="onnxruntime") as engine:
+        assert repr(engine) == "Engine(net, fp32, onnxruntime, 5 classes)"
+    assert repr(engine).endswith("5 classes, closed)")

@@ -90,10 +90,10 @@ def test_an_orientation_is_ignored(engine, tmp_path):
         (np.dstack([RGB, GREY]), r"uint8 of shape \(12, 16, 4\)"),
         (RGB[:0], r"uint8 of shape \(0, 16, 3\)"),
         (np.array(["a.png", "b.png"]), r"<U5 of shape \(2,\)"),
-        (7, r"number 0 is a int\n.*give a path"),
-        (None, "number 0 is a NoneType"),
-        ([RGB, 7.5], "number 1 is a float"),
-        ([RGB, [RGB]], "number 1 is a list"),
+        (7, r"number 0 is no image, but of type int\n.*give a path"),
+        (None, "number 0 is no image, but of type NoneType"),
+        ([RGB, 7.5], "number 1 is no image, but of type float"),
+        ([RGB, [RGB]], "number 1 is no image, but of type list"),
     ],
 )
 def test_what_is_no_image(engine, image, words):
