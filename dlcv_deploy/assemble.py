@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses as dc
 import datetime as dt
-import os
 import resource
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .atomic import check_place
 from .bundle import Bundle, open_bundle, write
 from .commands import commands
 from .digest import digest, sha256
@@ -125,11 +125,7 @@ def check_free(spec: BuildSpec) -> None:
     path = spec.path()
     if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
         raise ArtifactError(f"{path} exists and is no bundle", fix="name another output with -o, or remove it")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ArtifactError(f"cannot write {path}: there is no folder {folder}", fix="make it first, or name another")
-    if not os.access(folder, os.W_OK):
-        raise ArtifactError(f"cannot write {path}: you may not write into {folder}", fix="name another output with -o")
+    check_place(path)
 
 
 def up_to_date(spec: BuildSpec, key: str) -> tuple[Bundle, document.Report] | None:

@@ -39,6 +39,25 @@ _WAYS_OUT = {
 }
 
 
+def check_place(path: Path, *, parents: bool = False) -> None:
+    """Refuse, before any work, an output that can never be written.
+
+    Args:
+        path: What is to be written.
+        parents: Whether it is a folder that others may have filled, made with those above it where they are missing.
+
+    Raises:
+        ArtifactError: The folder that it would be written into is missing or closed.
+    """
+    folder = path.absolute() if parents else path.absolute().parent
+    while parents and not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ArtifactError(f"cannot write {path}: there is no folder {folder}", fix=_WAYS_OUT[errno.ENOENT])
+    if not os.access(folder, os.W_OK):
+        raise ArtifactError(f"cannot write {path}: you may not write into {folder}", fix=_WAYS_OUT[errno.EACCES])
+
+
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file so that a reader, or a kill at any moment, finds the old content or the new.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .atomic import check_place
 from .errors import MissingBackend, ToolError
 from .isolate import isolated
 from .plugin.build import run_step
@@ -56,10 +57,12 @@ def install_cpp(prefix: Path, *, timeout_s: float = _TIMEOUT_S) -> Installed:
         timeout_s: Wall-clock limit, in seconds.
 
     Raises:
+        ArtifactError: the folder can never be written.
         MissingBackend: a C++ compiler, CMake, a library or every runtime is missing.
         ToolError: CMake or the compiler refused, or took too long.
     """
     place = prefix.expanduser().absolute()
+    check_place(place, parents=True)
     cxx, _ = find_cxx()
     cmake, maker = find_cmake(), find_maker()
     told = {

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..atomic import write_folder, write_whole
+from ..atomic import check_place, write_folder, write_whole
 from ..bundle import SUFFIX, Bundle, open_bundle
 from ..digest import digest, sha256
 from ..errors import ArtifactError, SpecError
@@ -76,6 +76,7 @@ def serve(
         raise SpecError(f"version {version} is none of Triton's", fix="give 1 or more")
     if (repository / MANIFEST).is_file() or repository.suffix == SUFFIX:
         raise SpecError(f"{repository} is a bundle", fix="name the repository last: triton BUNDLE... REPO")
+    check_place(repository / README if repository.is_dir() else repository)
     stages, folders = Stages(store, say), dict[str, Files]()
     for label, bundle, target in _planned(bundles, wanted, name):
         folder = repository / label

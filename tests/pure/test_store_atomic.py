@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dlcv_deploy import atomic
+from dlcv_deploy.atomic import check_place
 from dlcv_deploy.errors import ArtifactError
 from dlcv_deploy.store import write_folder, write_whole
 
@@ -193,6 +194,7 @@ KILLS = """
 import itertools, os, shutil, signal, sys
 from pathlib import Path
 from dlcv_deploy import atomic
+from dlcv_deploy.atomic import check_place
 from dlcv_deploy.errors import ArtifactError
 from dlcv_deploy.store import Store, write_folder, write_whole
 
@@ -338,3 +340,17 @@ def test_a_path_that_is_not_text(tmp_path):
     write_folder(path, {"a": b"1"}, replace=False)
     write_folder(path, {"a": b"2"}, replace=True)
     assert content(path) == {"a": b"2"}
+
+
+def test_a_place_is_looked_at_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    check_place(tmp_path / "new")
+    check_place(tmp_path, parents=True)
+    check_place(tmp_path / "a/b", parents=True)
+    for path, parents, missing in (("a/b", False, "a"), ("file/b", False, "file"), ("file/b/c", True, "file")):
+        with pytest.raises(ArtifactError, match=f"there is no folder .*{missing}\n  fix: its folder does not exist"):
+            check_place(tmp_path / path, parents=parents)
+    monkeypatch.setattr(os, "access", lambda folder, mode: mode != os.W_OK)  # root may write everywhere
+    with pytest.raises(ArtifactError, match=r"you may not write into .*\n  fix: you may not write there"):
+        check_place(tmp_path / "new")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
