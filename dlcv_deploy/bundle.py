@@ -116,7 +116,7 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         ArtifactError: No bundle, a half-written or altered one, or one of another version.
     """
-    manifest, findings = check_files(path)
+    manifest, findings, _ = check_files(path)
     if manifest is None or findings:
         raise error_of(findings[0])
     return Bundle(path, manifest)

@@ -122,12 +122,16 @@ def check(path: Path, host: Host, backend: str | None = None, *, keep: bool = Tr
     return Checked(findings, manifest, fit, contents, files.contents.get(LABELS, b""))
 
 
-def check_files(path: Path) -> tuple[Manifest | None, tuple[Finding, ...]]:
-    """A bundle's manifest, where it can be read, and what is wrong with the bundle's files, whatever the machine."""
+def check_files(path: Path, *, keep: bool = False) -> tuple[Manifest | None, tuple[Finding, ...], Mapping[str, bytes]]:
+    """A bundle's manifest, where it can be read, and what is wrong with the bundle's files, whatever the machine.
+
+    With ``keep``, the content of the files that are as they were written is the third, by their paths in the bundle.
+    """
     manifest = read_manifest(path)
     if isinstance(manifest, Message):
-        return None, (_finding(manifest),)
-    return manifest, _Files(path, manifest).check()
+        return None, (_finding(manifest),), {}
+    files = _Files(path, manifest)
+    return manifest, files.check(manifest.files if keep else ()), files.contents
 
 
 def error_of(finding: Finding) -> DeployError:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import __version__, backends, host
+from .atomic import check_place
 from .audit import audited, check, keeps_word
 from .backends._trt import version as numbers
 from .bundle import Bundle, write
@@ -26,7 +27,7 @@ from .digest import digest, sha256
 from .engines import TENSORRT, TIMING_CACHE, Lowered, between, compiled, said_of
 from .errors import ArtifactError, MissingBackend, ToolError
 from .lrn import plugin_graph
-from .manifest import Manifest, plugin_of, regular
+from .manifest import Manifest, plugin_of
 from .parity.compare import LogitError
 from .parity.contract import INPUTS, LOGITS
 from .preflight import LABELS, check_files, error_of, preflight
@@ -129,6 +130,7 @@ def rebuild(
         if not why or no_compile:
             engines.append(manifest.engine(name, {vendor: files[file] for vendor, file in entry["files"].items()}))
             continue
+        check_place(target)
         engine, told = work.compiled(name, codes)
         golden = work.golden(engine)
         say(f"golden {name:<15} {golden}")
@@ -139,17 +141,11 @@ def rebuild(
     return Rebuilt(path, tuple(one for one, _ in again), tuple(left))
 
 
-def _read(path: Path) -> tuple[Manifest, dict[str, bytes]]:
+def _read(path: Path) -> tuple[Manifest, Mapping[str, bytes]]:
     """A bundle's manifest, and the files that are as they were written; all are but engines'."""
-    manifest, findings = check_files(path)
+    manifest, findings, files = check_files(path, keep=True)
     if manifest is None or any(finding.code == "file_unsafe" for finding in findings):
         raise error_of(findings[0])
-    files = {}
-    for name, entry in manifest.files.items():
-        if regular(path / name):
-            data = Bundle(path, manifest).read(name)
-            if sha256(data) == entry["sha256"]:
-                files[name] = data
     needed = [GRAPH, INPUTS, LOGITS, *sorted(set(manifest.files) - _of_engines(manifest))]
     if lost := [name for name in needed if name not in files]:
         raise ArtifactError(f"{path} has lost {lost[0]}, or it was altered, and compiling does not mend it", fix=_AGAIN)
