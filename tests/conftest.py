@@ -84,7 +84,7 @@ def _chromium():
 
 CAPABILITIES = {
     **{name: _backend(name) for name in backends.names()},
-    **{name: _package(name) for name in ("torch", "mypy")},
+    **{name: _package(name) for name in ("torch", "mypy", "fastapi", "tritonclient")},
     **{name: _data(name) for name in ("cifar10", "imagenet224", "checkpoints")},
     "gpu": _cuda.no_gpu,
     "nvcc": _tool(toolchain.find_nvcc),
